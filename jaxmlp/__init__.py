@@ -1,0 +1,91 @@
+"""Multilayer perceptrons in JAX, with a backward pass derived by hand.
+
+Every public name is an attribute of this package and is imported when it is first used, so that `jaxmlp --help` need
+not wait for JAX.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmlp.backprop import Trace, backprop, backpropagate, mean_gradient, value_and_backprop
+    from jaxmlp.data.dataset import Dataset, Examples
+    from jaxmlp.data.sources import load_data
+    from jaxmlp.errors import DataError, DivergedError, ExperimentError, JaxmlpError, NetworkError, RunError
+    from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
+    from jaxmlp.training.config import Data, Experiment, Optimizer, Train
+    from jaxmlp.training.fit import fit
+    from jaxmlp.training.run import Run, load
+
+_HOME = {
+    "jaxmlp.backprop": ("Trace", "backprop", "backpropagate", "mean_gradient", "value_and_backprop"),
+    "jaxmlp.data.dataset": ("Dataset", "Examples"),
+    "jaxmlp.data.sources": ("load_data",),
+    "jaxmlp.errors": ("DataError", "DivergedError", "ExperimentError", "JaxmlpError", "NetworkError", "RunError"),
+    "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
+    "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Train"),
+    "jaxmlp.training.fit": ("fit",),
+    "jaxmlp.training.run": ("Run", "load"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Data",
+    "DataError",
+    "Dataset",
+    "DivergedError",
+    "Examples",
+    "Experiment",
+    "ExperimentError",
+    "JaxmlpError",
+    "Layer",
+    "Network",
+    "NetworkError",
+    "Optimizer",
+    "Params",
+    "Run",
+    "RunError",
+    "Trace",
+    "Train",
+    "backprop",
+    "backpropagate",
+    "fit",
+    "forward",
+    "init",
+    "load",
+    "load_data",
+    "loss",
+    "mean_gradient",
+    "value_and_backprop",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'jaxmlp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
+class _Package(ModuleType):
+    """Keeps `jaxmlp.backprop` the function.
+
+    After loading the module of that name, the import system binds it to the package's attribute; whether a caller sees
+    the function or the module must not depend on what was imported before.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "backprop" and isinstance(value, ModuleType):
+            value = value.backprop
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,1 @@
+"""Data sets as arrays: bundled MNIST, folders of IDX files, NPZ files."""

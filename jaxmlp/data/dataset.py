@@ -1,0 +1,173 @@
+"""A data set as arrays in memory, checked once, and its validation split."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num, UInt8
+from numpy.typing import NDArray
+
+from jaxmlp.errors import DataError
+
+Numbers: TypeAlias = NDArray[Any]
+
+
+class Examples(NamedTuple):
+    """N labelled examples: a pytree.
+
+    `inputs`, shape (N, n_0): uint8 grey levels, kept so (a quarter of the memory) until `as_inputs` converts a batch
+    inside the compiled program, or float32. `targets`: int32 labels, shape (N,), or float32 outputs, shape (N, n_L).
+    """
+
+    inputs: UInt8[np.ndarray, "N n_0"] | Float[np.ndarray, "N n_0"]
+    targets: Int[np.ndarray, " N"] | Float[np.ndarray, "N n_L"]
+
+    @property
+    def count(self) -> int:
+        return int(self.inputs.shape[0])
+
+    def take(self, indices: Int[np.ndarray, " M"]) -> "Examples":
+        return Examples(self.inputs[indices], self.targets[indices])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test set of the same kind. Make one with `Dataset.from_arrays`, which checks the arrays."""
+
+    name: str
+    train: Examples
+    test: Examples
+    shape: tuple[int, ...]
+    """Shape of one example as it came, such as (28, 28) for an image; its features are the product."""
+
+    @property
+    def features(self) -> int:
+        return int(self.train.inputs.shape[1])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the targets are labels (classification), not wanted outputs (regression)."""
+        return self.train.targets.ndim == 1
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the targets ask for: one a class, counted from the largest label, or the targets' width."""
+        if not self.labelled:
+            return int(self.train.targets.shape[1])
+        return 1 + int(max(self.train.targets.max(), self.test.targets.max()))
+
+    @staticmethod
+    def from_arrays(
+        train_inputs: Numbers,
+        train_targets: Numbers,
+        test_inputs: Numbers,
+        test_targets: Numbers,
+        *,
+        name: str = "arrays",
+        classes: int | None = None,
+    ) -> "Dataset":
+        """A data set from arrays of numbers, each with the examples along its first axis.
+
+        Inputs of uint8 are grey levels from 0 to 255 and count as 0 to 1; other inputs are taken as they are, as
+        float32. Targets of whole numbers, shape (N,), are labels from 0 to `classes` - 1, where that is given; targets
+        of other numbers are wanted outputs, shape (N, n_L), or (N,) for one.
+
+        Raises:
+            DataError: for empty, mismatched or non-numeric arrays, numbers that are not finite, labels out of range.
+
+        >>> import numpy as np
+        >>> images, labels = np.zeros((5, 28, 28), np.uint8), np.arange(5)
+        >>> dataset = Dataset.from_arrays(images, labels, images, labels)
+        >>> dataset.features, dataset.outputs, dataset.shape
+        (784, 5, (28, 28))
+        """
+        train = _examples(train_inputs, train_targets, f"{name}, training set", classes)
+        test = _examples(test_inputs, test_targets, f"{name}, test set", classes)
+        if train_inputs.shape[1:] != test_inputs.shape[1:]:
+            raise DataError(
+                f"{name}: a training input has shape {train_inputs.shape[1:]}, a test input {test_inputs.shape[1:]}: "
+                "expected the same"
+            )
+        if train.targets.shape[1:] != test.targets.shape[1:]:
+            raise DataError(
+                f"{name}: a training target is {_kind(train.targets)}, a test target {_kind(test.targets)}: "
+                "expected the same"
+            )
+        if train.inputs.dtype != test.inputs.dtype:
+            raise DataError(
+                f"{name}: training inputs are {train_inputs.dtype}, test inputs {test_inputs.dtype}: expected both "
+                "uint8 (grey levels) or neither"
+            )
+        return Dataset(name, train, test, train_inputs.shape[1:])
+
+
+def _kind(targets: Numbers) -> str:
+    return "a label" if targets.ndim == 1 else f"a row of {targets.shape[1]} numbers"
+
+
+def _examples(inputs: Numbers, targets: Numbers, where: str, classes: int | None) -> Examples:
+    for array, what in ((inputs, "inputs"), (targets, "targets")):
+        if array.dtype.kind not in "uif":
+            raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            index = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+            raise DataError(f"{where}: {what}[{', '.join(map(str, index))}] is {array[index]}: expected finite numbers")
+    if inputs.ndim < 2 or targets.ndim not in (1, 2):
+        raise DataError(
+            f"{where}: inputs have shape {inputs.shape}, targets {targets.shape}: expected an example a row, inputs of "
+            "shape (N, ...) and targets of shape (N,) or (N, outputs)"
+        )
+    if inputs.shape[0] != targets.shape[0]:
+        raise DataError(
+            f"{where}: {inputs.shape[0]:,} inputs and {targets.shape[0]:,} targets: expected as many of each"
+        )
+    if inputs.size == 0 or targets.size == 0:
+        raise DataError(f"{where}: inputs have shape {inputs.shape}, targets {targets.shape}: expected at least one")
+
+    rows = np.ascontiguousarray(inputs.reshape(inputs.shape[0], -1))
+    rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+    if targets.dtype.kind == "f" or targets.ndim == 2:
+        return Examples(rows, targets.reshape(targets.shape[0], -1).astype(np.float32))
+    check_labels(targets, where, classes)
+    return Examples(rows, targets.astype(np.int32))
+
+
+def check_labels(labels: Int[np.ndarray, " N"], where: str, classes: int | None) -> None:
+    """Raises a DataError for the first label below 0, or from `classes` on where that is given."""
+    highest = np.iinfo(np.int32).max if classes is None else classes - 1
+    outside = np.flatnonzero((labels < 0) | (labels > highest))
+    if outside.size:
+        i = int(outside[0])
+        expected = "labels from 0 up" if classes is None else f"labels from 0 to {highest}"
+        raise DataError(
+            f"{where}: label {labels[i]} at index {i} ({outside.size:,} such of {labels.size:,}): expected {expected}"
+        )
+
+
+def split(dataset: Dataset, validation: int, seed: int) -> tuple[Dataset, Examples]:
+    """`validation` examples cut from the training set by seed: the smaller data set, and what was cut.
+
+    Raises:
+        DataError: where the training set would be left empty.
+    """
+    count = dataset.train.count
+    if validation >= count:
+        raise DataError(
+            f"data.validation is {validation:,}, but {dataset.name} has {count:,} training examples: "
+            "expected fewer, so that some are left to train on"
+        )
+    order = np.random.default_rng([seed, 0]).permutation(count)
+    held_out, rest = np.sort(order[:validation]), np.sort(order[validation:])
+    return replace(dataset, train=dataset.train.take(rest)), dataset.train.take(held_out)
+
+
+def as_inputs(raw: Num[Array, "B n_0"]) -> Float[Array, "B n_0"]:
+    """What the network sees: grey levels of uint8 as 0 to 1 in float32, other numbers as they are."""
+    return raw.astype(jnp.float32) * (1 / 255) if raw.dtype == jnp.uint8 else raw
+
+
+def on_device(examples: Examples) -> Examples:
+    """The examples as arrays on JAX's default device: one explicit transfer."""
+    return jax.device_put(examples)

@@ -1,0 +1,44 @@
+"""NPZ files with the four arrays x_train, y_train, x_test, y_test, as Keras distributes its data sets."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.errors import DataError
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+def load_npz(path: Path, classes: int) -> Dataset:
+    """The data set in an NPZ file, by the rules of `Dataset.from_arrays`. Pickled objects are refused.
+
+    Raises:
+        DataError: where the file is missing, is not an NPZ file, is damaged, lacks an array, or as `from_arrays`.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file: expected an NPZ file with the arrays {', '.join(NAMES)}")
+    arrays = []
+    try:
+        with zipfile.ZipFile(path):  # np.load would take other formats, pickles among them
+            pass
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in NAMES if name not in file.files]
+            if missing:
+                raise DataError(
+                    f"{path}: found the arrays {', '.join(file.files) or '(none)'}: expected {', '.join(missing)} too"
+                )
+            for name in NAMES:
+                array = file[name]
+                if not isinstance(array, np.ndarray):  # a member that isn't in NumPy's format comes back as bytes
+                    raise DataError(f"{path}: {name} is not an array in NumPy's format: expected one")
+                arrays.append(array)
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, MemoryError) as error:
+        raise DataError(
+            f"{path}: can't be read as an NPZ file ({error}): expected one with the arrays {', '.join(NAMES)}"
+        ) from error
+    return Dataset.from_arrays(*arrays, name=f"npz:{path}", classes=classes)

@@ -1,0 +1,31 @@
+"""A data set by the name of its source."""
+
+from pathlib import Path
+
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.data.idx import load_idx
+from jaxmlp.data.mnist import load_mnist
+from jaxmlp.data.npz import load_npz
+from jaxmlp.errors import DataError
+
+
+def load_data(source: str, classes: int = 10) -> Dataset:
+    """The data set that `source` names: `mnist` (in the package), `idx:FOLDER` or `npz:FILE`.
+
+    `classes` bounds the labels of a folder or file: they must be whole numbers from 0 to `classes` - 1.
+
+    Raises:
+        DataError: for an unknown source, or data that can't be used.
+
+    >>> dataset = load_data("mnist")
+    >>> dataset.train.count, dataset.test.count, dataset.features, dataset.outputs
+    (60000, 10000, 784, 10)
+    """
+    kind, colon, place = source.partition(":")
+    if kind == "mnist" and not colon:
+        return load_mnist()
+    if kind == "idx" and place:
+        return load_idx(Path(place).expanduser(), classes)
+    if kind == "npz" and place:
+        return load_npz(Path(place).expanduser(), classes)
+    raise DataError(f"data.source is {source!r}: expected mnist, idx:FOLDER or npz:FILE")

@@ -1,0 +1,165 @@
+"""The network: its static description, its parameters, and the forward pass.
+
+    a^0 = x          z^l = a^(l-1) W^l + b^l          a^l = f_l(z^l)          C_i = loss(a^L_i, y_i)
+
+Letters of the shapes: B examples in a batch, L layers of weights, n_l units in layer l, so that n_0 are the inputs and
+n_L the outputs.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key, Num
+
+from jaxmlp.activations import ACTIVATIONS, ActivationName
+from jaxmlp.errors import NetworkError
+from jaxmlp.losses import LossName, output_loss
+
+
+@dataclass(frozen=True)
+class Network:
+    """A multilayer perceptron's static description: hashable, so it can be a static argument of `jax.jit`.
+
+    Raises:
+        NetworkError: for fewer than two sizes, a size below 1, an unknown name, or a loss that doesn't go with the
+            output activation.
+
+    >>> Network((784, 16, 16, 10)).parameters
+    13002
+    """
+
+    sizes: tuple[int, ...]
+    """Units in each layer, from the inputs to the outputs; two sizes make a network without a hidden layer."""
+
+    activation: ActivationName = "sigmoid"
+    """Activation of the hidden layers."""
+
+    output: ActivationName = "sigmoid"
+    """Activation of the output layer."""
+
+    loss: LossName = "squared_error"
+    """Cost of an example, summed over the outputs; cross_entropy takes output softmax, binary_cross_entropy sigmoid."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if len(self.sizes) < 2:
+            raise NetworkError(f"network.sizes is {self.sizes}: expected at least two, the inputs and the outputs")
+        if any(not isinstance(n, int) or n < 1 for n in self.sizes):
+            raise NetworkError(f"network.sizes is {self.sizes}: expected whole numbers of 1 and more")
+        for field, known in (("activation", ActivationName), ("output", ActivationName), ("loss", LossName)):
+            given, names = getattr(self, field), get_args(known)
+            if given not in names:
+                raise NetworkError(f"network.{field} is {given!r}: expected one of {', '.join(names)}")
+        output_loss(self.output, self.loss)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases there are."""
+        return sum((n_in + 1) * n_out for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False))
+
+    def __str__(self) -> str:
+        hidden = f"{self.activation} hidden, " if len(self.sizes) > 2 else ""
+        return f"{'-'.join(map(str, self.sizes))}, {hidden}{self.output} output, {self.loss}"
+
+
+class Layer(NamedTuple):
+    """One layer's parameters: z = a @ kernel + bias."""
+
+    kernel: Float[Array, "n_in n_out"]
+    bias: Float[Array, " n_out"]
+
+
+Params: TypeAlias = tuple[Layer, ...]
+"""The parameters of layers 1..L, in order: a pytree."""
+
+
+class Batch(NamedTuple):
+    """B labelled examples: a pytree.
+
+    `inputs` has shape (B, n_0). `targets` are labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output:
+    0 or 1, the target itself), or the wanted outputs, shape (B, n_L). `weights`, shape (B,), count each example that
+    many times in every mean; a weight of 0 masks one out.
+    """
+
+    inputs: Float[Array, "B n_0"]
+    targets: Int[Array, " B"] | Float[Array, "B n_L"]
+    weights: Float[Array, " B"] | None = None
+
+
+GROWING = ("relu", "leaky_relu", "elu", "softplus", "silu", "gelu", "gelu_tanh")
+"""Activations that pass about half of their input's variance on: their layers start twice as wide (He 2015)."""
+
+
+def init(key: Key[Array, ""], network: Network, dtype: DTypeLike = jnp.float32) -> Params:
+    """Random kernels and zero biases.
+
+    A kernel is drawn from a normal distribution, truncated at two standard deviations, of variance 1 / n_in (LeCun
+    1998), or 2 / n_in behind a hidden layer of the relu family (He 2015, arXiv 1502.01852), so that activations keep
+    their scale through the layers.
+
+    >>> params = init(jax.random.key(0), Network((784, 16, 10)))
+    >>> [(layer.kernel.shape, layer.bias.shape) for layer in params]
+    [((784, 16), (16,)), ((16, 10), (10,))]
+    """
+    keys = jax.random.split(key, len(network.sizes) - 1)
+    layers = []
+    for l, (n_in, n_out) in enumerate(zip(network.sizes, network.sizes[1:], strict=False), start=1):
+        he = l > 1 and network.activation in GROWING
+        draw = jax.nn.initializers.he_normal() if he else jax.nn.initializers.lecun_normal()
+        layers.append(Layer(draw(keys[l - 1], (n_in, n_out), dtype), jnp.zeros((n_out,), dtype)))
+    return tuple(layers)
+
+
+def propagate(
+    params: Params, inputs: Float[Array, "B n_0"], network: Network
+) -> tuple[tuple[Float[Array, "B _"], ...], tuple[Float[Array, "B _"], ...]]:
+    """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l)."""
+    z: tuple[Array, ...] = ()
+    a: tuple[Array, ...] = (inputs,)
+    for l, layer in enumerate(params, start=1):
+        name = network.output if l == len(params) else network.activation
+        z += (a[-1] @ layer.kernel + layer.bias[None, :],)
+        a += (ACTIVATIONS[name].forward(z[-1]),)
+    return z, a
+
+
+def forward(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> Float[Array, "B n_L"]:
+    """The network's outputs a^L, shape (B, n_L).
+
+    >>> network = Network((3, 2), output="softmax", loss="cross_entropy")
+    >>> float(forward(init(jax.random.key(0), network), jnp.ones((1, 3)), network).sum())
+    1.0
+    """
+    _, a = propagate(params, inputs, network)
+    return a[-1]
+
+
+def wanted(targets: Num[Array, "B ..."], outputs: int, dtype: DTypeLike) -> Float[Array, "B n_L"]:
+    """The targets as wanted outputs y, shape (B, n_L): a label becomes a row with a single 1 (with one output: itself)."""
+    if targets.ndim == 2:
+        return targets.astype(dtype)
+    return targets.astype(dtype)[:, None] if outputs == 1 else jax.nn.one_hot(targets, outputs, dtype=dtype)
+
+
+def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:
+    """sum_i w_i v_i / sum_i w_i, or the plain mean without weights. Weights that sum to 0 give NaN."""
+    return jnp.mean(values) if weights is None else jnp.sum(weights * values) / jnp.sum(weights)
+
+
+def loss(params: Params, batch: Batch, network: Network) -> Float[Array, ""]:
+    """The cost: the (weighted) mean over the examples of C_i = loss(a^L_i, y_i), a scalar.
+
+    For `squared_error`, the lesson's cost, C_i is the sum over outputs of squared differences, without a factor 1/2.
+
+    >>> network = Network((2, 1), output="identity")
+    >>> params = (Layer(jnp.array([[1.0], [2.0]]), jnp.array([3.0])),)
+    >>> float(loss(params, Batch(jnp.array([[1.0, 1.0]]), jnp.array([[4.0]])), network))
+    4.0
+    """
+    z, a = propagate(params, batch.inputs, network)
+    y = wanted(batch.targets, network.sizes[-1], a[-1].dtype)
+    C = output_loss(network.output, network.loss).value(z[-1], a[-1], y)
+    return weighted_mean(C, batch.weights)

@@ -1,0 +1,1 @@
+"""Experiments, the compiled epoch, fitting, and the run folder."""

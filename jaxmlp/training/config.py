@@ -1,0 +1,104 @@
+"""What an experiment is: typed, frozen settings. The command line reads the fields, their meaning and their values."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from jaxmlp.errors import ExperimentError
+from jaxmlp.network import Network
+
+
+def _check(name: str, value: float, least: float, expected: str) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise ExperimentError(f"{name} is {value}: expected {expected}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the examples come from."""
+
+    source: str = "mnist"
+    """mnist (in the package), idx:FOLDER or npz:FILE."""
+
+    validation: int = 5000
+    """Training examples held out, by seed, to validate on; 0 for none."""
+
+    def __post_init__(self) -> None:
+        _check("data.validation", self.validation, 0, "0 or more examples")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a gradient becomes an update."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    """sgd, plain gradient descent, or adam; both are optax's."""
+
+    learning_rate: float = 1.0
+    """Step size: an update is this times the gradient (for adam, times its normalised form)."""
+
+    def __post_init__(self) -> None:
+        if self.name not in ("sgd", "adam"):
+            raise ExperimentError(f"optimizer.name is {self.name!r}: expected sgd or adam")
+        _check("optimizer.learning_rate", self.learning_rate, 0, "a finite number of 0 or more")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How training runs."""
+
+    epochs: int = 30
+    """Passes over the training examples."""
+
+    batch_size: int = 32
+    """Examples a step; a last batch with fewer is trained on too."""
+
+    seed: int = 0
+    """Of the initial parameters, the validation split and the order of the examples."""
+
+    gradient: Literal["manual", "auto"] = "manual"
+    """manual: the backward pass derived by hand (jaxmlp.backprop); auto: jax.grad."""
+
+    def __post_init__(self) -> None:
+        _check("train.epochs", self.epochs, 1, "1 or more")
+        _check("train.batch_size", self.batch_size, 1, "1 or more examples")
+        if not 0 <= self.seed < 2**32:
+            raise ExperimentError(f"train.seed is {self.seed}: expected a number from 0 to 4294967295")
+        if self.gradient not in ("manual", "auto"):
+            raise ExperimentError(f"train.gradient is {self.gradient!r}: expected manual or auto")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A network and how it is trained: everything that a run needs.
+
+    Raises, here and in its parts:
+        ExperimentError: for a setting out of range.
+        NetworkError: for a network that can't be.
+    """
+
+    network: Network
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Train = field(default_factory=Train)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(settings: dict[str, Any]) -> "Experiment":
+        """The inverse of `as_dict`, also after a round trip through JSON.
+
+        >>> experiment = Experiment(Network((784, 10)))
+        >>> Experiment.from_dict(experiment.as_dict()) == experiment
+        True
+        """
+        try:
+            return Experiment(
+                network=Network(**settings["network"]),
+                data=Data(**settings["data"]),
+                optimizer=Optimizer(**settings["optimizer"]),
+                train=Train(**settings["train"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ExperimentError(f"not an experiment's settings ({error}): expected those of {Experiment}") from error

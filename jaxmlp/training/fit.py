@@ -1,0 +1,157 @@
+"""Fitting: an experiment and a data set in, a run out."""
+
+import math
+import time
+from collections.abc import Callable
+from os import PathLike
+
+import jax
+import numpy as np
+
+from jaxmlp.data.dataset import Dataset, on_device, split
+from jaxmlp.data.sources import load_data
+from jaxmlp.errors import DivergedError, ExperimentError
+from jaxmlp.network import Params, init
+from jaxmlp.training.config import Experiment
+from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
+from jaxmlp.training.optimizers import make
+from jaxmlp.training.run import EpochRecord, Result, Run, RunFolder
+
+
+def load_for(experiment: Experiment) -> Dataset:
+    """The data set that the experiment names, checked against its network.
+
+    Raises:
+        DataError: for data that can't be used.
+        ExperimentError: for a network whose sizes don't fit the data.
+    """
+    dataset = load_data(experiment.data.source, classes=max(2, experiment.network.sizes[-1]))
+    check_fit(experiment, dataset)
+    return dataset
+
+
+def check_fit(experiment: Experiment, dataset: Dataset) -> None:
+    """Raises an ExperimentError where the network's sizes don't fit the data."""
+    n, sizes = experiment.network.sizes, " ".join(map(str, experiment.network.sizes))
+    if n[0] != dataset.features:
+        raise ExperimentError(
+            f"network.sizes is {sizes}: {n[0]} inputs, but an example of {dataset.name} has {dataset.features} features: "
+            f"expected {dataset.features} as the first size"
+        )
+    expected = (1, 2) if dataset.labelled and dataset.outputs == 2 else (dataset.outputs,)
+    if n[-1] not in expected:
+        kind = f"labels of {dataset.outputs} classes" if dataset.labelled else f"{dataset.outputs} targets an example"
+        raise ExperimentError(
+            f"network.sizes is {sizes}: {n[-1]} outputs, but {dataset.name} has {kind}: "
+            f"expected {' or '.join(map(str, expected))} as the last size"
+        )
+
+
+def initial_params(experiment: Experiment) -> Params:
+    """The parameters that the experiment starts from, a function of its seed."""
+    start = jax.jit(lambda seed: init(jax.random.key(seed), experiment.network))
+    params: Params = start(jax.device_put(np.uint32(experiment.train.seed)))
+    return params
+
+
+def ignore(record: EpochRecord) -> None:
+    """The report of who doesn't want any."""
+
+
+def fit(
+    experiment: Experiment,
+    dataset: Dataset | None = None,
+    *,
+    workdir: str | PathLike[str] | None = None,
+    report: Callable[[EpochRecord], None] = ignore,
+) -> Run:
+    """Trains the experiment's network and scores it, once and at the end, on the test set.
+
+    Args:
+        experiment: what to train and how.
+        dataset: what to train on; by default what `experiment.data.source` names.
+        workdir: a folder that is to hold the run (config.json, metrics.jsonl, checkpoints/, result.json); by default
+            nothing is written. After every epoch it is complete up to there.
+        report: is called with each epoch's record.
+
+    Raises:
+        DataError: for data that can't be used.
+        ExperimentError: for a network whose sizes don't fit the data.
+        RunError: for a folder that holds a run already or can't be written.
+        DivergedError: where a loss is not a number any more.
+
+    >>> import numpy as np
+    >>> import jaxmlp
+    >>> inputs, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 1, 0])
+    >>> experiment = jaxmlp.Experiment(
+    ...     jaxmlp.Network((4, 2), output="softmax", loss="cross_entropy"),
+    ...     data=jaxmlp.Data(validation=0),
+    ... )
+    >>> run = jaxmlp.fit(experiment, jaxmlp.Dataset.from_arrays(inputs, labels, inputs, labels))
+    >>> run.predict(inputs).tolist()
+    [0, 1, 1, 0]
+    """
+    started = time.perf_counter()
+    if dataset is None:
+        dataset = load_for(experiment)
+    else:
+        check_fit(experiment, dataset)
+    dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
+    folder = None if workdir is None else RunFolder.create(workdir, experiment, dataset)
+
+    network, train = experiment.network, experiment.train
+    optimizer = make(experiment.optimizer)
+    params = initial_params(experiment)
+    state = TrainState(params, jax.jit(optimizer.init)(params))
+    examples, validation = on_device(dataset.train), on_device(held_out)
+
+    history: list[EpochRecord] = []
+    for epoch in range(1, train.epochs + 1):
+        begun = time.perf_counter()
+        order = jax.device_put(order_of(train.seed, epoch, dataset.train.count, train.batch_size))
+        state, cost = train_epoch(
+            state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient
+        )
+        train_loss = float(jax.device_get(cost))
+        seconds = time.perf_counter() - begun
+        if not math.isfinite(train_loss):
+            raise DivergedError(
+                f"training diverged in epoch {epoch}: the training loss is {train_loss}; a smaller "
+                f"optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
+            )
+        loss, accuracy = (None, None)
+        if held_out.count:
+            loss, accuracy = scores(state.params, validation, experiment)
+        record = EpochRecord(
+            epoch=epoch,
+            train_loss=train_loss,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            seconds=seconds,
+            images_per_second=dataset.train.count / seconds,
+        )
+        history.append(record)
+        if folder is not None:
+            folder.append(record, state.params)
+        report(record)
+
+    test_loss, test_accuracy = scores(state.params, on_device(dataset.test), experiment)
+    result = Result(
+        test_accuracy=test_accuracy,
+        test_loss=test_loss,
+        validation_accuracy=history[-1].validation_accuracy,
+        validation_loss=history[-1].validation_loss,
+        epochs=train.epochs,
+        parameters=network.parameters,
+        train_seconds=sum(record.seconds for record in history),
+        wall_seconds=time.perf_counter() - started,
+    )
+    if folder is not None:
+        folder.finish(result)
+    return Run(experiment, jax.device_get(state.params), tuple(history), result)
+
+
+def scores(params: Params, examples: object, experiment: Experiment) -> tuple[float, float | None]:
+    """Loss and, where the targets are labels, accuracy over all of `examples`."""
+    loss, accuracy = (float(score) for score in jax.device_get(evaluate(params, examples, network=experiment.network)))
+    return loss, None if math.isnan(accuracy) else accuracy

@@ -1,0 +1,19 @@
+"""The optimizer that an experiment names; optax does the work."""
+
+from functools import lru_cache
+
+import optax
+
+from jaxmlp.training.config import Optimizer
+
+MAKERS = {"sgd": optax.sgd, "adam": optax.adam}
+
+
+@lru_cache(maxsize=None)
+def make(optimizer: Optimizer) -> optax.GradientTransformation:
+    """The optimizer as a pair of pure functions. Equal settings give the same object, so that no program compiles twice.
+
+    >>> make(Optimizer("sgd", learning_rate=0.5)) is make(Optimizer("sgd", learning_rate=0.5))
+    True
+    """
+    return MAKERS[optimizer.name](optimizer.learning_rate)

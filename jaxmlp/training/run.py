@@ -1,0 +1,237 @@
+"""A run: what training leaves behind, in memory and in its folder.
+
+    config.json               the experiment, the data set's name and sizes, the versions: what it takes to run it again
+    metrics.jsonl             a line an epoch
+    checkpoints/params.npz    the parameters after the last whole epoch: kernel_1, bias_1, kernel_2, ...
+    result.json               written last, so that only a finished run has one
+"""
+
+import io
+import json
+import os
+import platform
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from jaxmlp.data.dataset import Dataset, as_inputs
+from jaxmlp.errors import RunError
+from jaxmlp.network import Layer, Network, Params, forward
+from jaxmlp.training.config import Experiment
+from jaxmlp.training.epoch import labels_of
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A line of metrics.jsonl."""
+
+    epoch: int
+    train_loss: float
+    """Mean over the epoch's examples, each as it was when its batch came up."""
+    validation_loss: float | None
+    """None without a validation split."""
+    validation_accuracy: float | None
+    """Share of validation examples labelled right; None without a split, or for regression."""
+    seconds: float
+    """Of training alone; the first epoch's include compilation."""
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json: the end of a run. Accuracies are None for regression."""
+
+    test_accuracy: float | None
+    test_loss: float
+    validation_accuracy: float | None
+    validation_loss: float | None
+    epochs: int
+    parameters: int
+    train_seconds: float
+    """Of training alone, compilation included."""
+    wall_seconds: float
+    """From reading the data to the test."""
+
+
+@partial(jax.jit, static_argnames="network")
+def outputs_for(params: Params, inputs: Num[Array, "N n_0"], *, network: Network) -> Float[Array, "N n_L"]:
+    return forward(params, as_inputs(inputs), network)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network with its experiment and history; `jaxmlp.fit` returns one, `jaxmlp.load` reads one back."""
+
+    experiment: Experiment
+    params: Params
+    """The parameters after the last epoch, as NumPy arrays."""
+    history: tuple[EpochRecord, ...]
+    result: Result | None
+    """None where the run did not come to its end."""
+
+    def outputs(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N n_L"]:
+        """The network's outputs a^L for inputs of shape (N, n_0), or (N, ...) with n_0 numbers an example.
+
+        As in training, uint8 counts as grey levels from 0 to 255, other numbers are taken as they are.
+
+        Raises:
+            RunError: where an example has another number of features than the network has inputs.
+        """
+        inputs, n_0 = np.asarray(inputs), self.experiment.network.sizes[0]
+        rows = inputs.reshape(inputs.shape[0], -1) if inputs.ndim > 1 and inputs.size else inputs
+        if rows.ndim != 2 or rows.shape[1] != n_0:
+            raise RunError(f"inputs have shape {inputs.shape}: expected (N, {n_0}), or (N, ...) with {n_0} in an example")
+        rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+        params, rows = jax.device_put((self.params, rows))
+        outputs: np.ndarray = jax.device_get(outputs_for(params, rows, network=self.experiment.network))
+        return outputs
+
+    def predict(self, inputs: Num[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
+        """The label of each example, shape (N,); for regression see `outputs`, as for inputs and errors."""
+        return labels_of(self.outputs(inputs))
+
+    def probabilities(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N classes"]:
+        """The probability of each label, shape (N, classes), rows adding up to 1. For inputs see `outputs`.
+
+        Softmax outputs are probabilities as they are. Sigmoid outputs estimate each label's on its own, by squared
+        error as by cross-entropy, and are divided by their sum; a single one is the probability of label 1 of two.
+
+        Raises:
+            RunError: as `outputs`, and for other output activations, whose values are not probabilities.
+        """
+        output = self.experiment.network.output
+        if output not in ("softmax", "sigmoid"):
+            raise RunError(f"network.output is {output!r}: expected softmax or sigmoid for probabilities; see outputs()")
+        a = self.outputs(inputs)
+        if output == "softmax":
+            return a
+        if a.shape[1] == 1:
+            return np.concatenate([1 - a, a], axis=1)
+        return a / np.maximum(a.sum(axis=1, keepdims=True), np.finfo(a.dtype).tiny)
+
+
+class RunFolder:
+    """Writes a run as it goes. Make one with `RunFolder.create`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: str | PathLike[str], experiment: Experiment, dataset: Dataset) -> "RunFolder":
+        """A new run in the folder `path`, which is made where it doesn't exist.
+
+        Raises:
+            RunError: where the folder holds a run already (it is left as it is), or can't be written.
+        """
+        folder = RunFolder(Path(path))
+        state = "a finished" if (folder.path / "result.json").exists() else "an unfinished"
+        if (folder.path / "config.json").exists():
+            raise RunError(f"{folder.path}: holds {state} run already: expected a new folder; choose another, or remove it")
+        config = {
+            "experiment": experiment.as_dict(),
+            "dataset": {"name": dataset.name, "train": dataset.train.count, "test": dataset.test.count},
+            "versions": {"python": platform.python_version()}
+            | {package: version(package) for package in ("jaxmlp", "jax", "jaxlib", "numpy", "optax")},
+            "device": jax.devices()[0].device_kind,
+        }
+        with writing(folder.path):
+            (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (folder.path / "metrics.jsonl").write_text("")
+            write_whole(folder.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        return folder
+
+    def append(self, record: EpochRecord, params: Params) -> None:
+        """Keeps an epoch: first its parameters, then its line."""
+        with writing(self.path):
+            save_params(self.path / "checkpoints" / "params.npz", params)
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(asdict(record)) + "\n")
+
+    def finish(self, result: Result) -> None:
+        with writing(self.path):
+            write_whole(self.path / "result.json", (json.dumps(asdict(result), indent=2) + "\n").encode())
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns the system's errors into a RunError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise RunError(f"{folder}: the run folder can't be written: {reason}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that at every instant it is whole: the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def save_params(path: Path, params: Params) -> None:
+    """Writes the parameters to an NPZ file: kernel_1, bias_1, kernel_2, ..."""
+    arrays = {
+        f"{name}_{l}": np.asarray(array)
+        for l, layer in enumerate(jax.device_get(params), start=1)
+        for name, array in layer._asdict().items()
+    }
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def load_params(path: Path, network: Network) -> Params:
+    """Reads what `save_params` wrote.
+
+    Raises:
+        RunError: where the file is missing, damaged, or holds other arrays than the network's.
+    """
+    layers = []
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for l, (n_in, n_out) in enumerate(zip(network.sizes, network.sizes[1:], strict=False), start=1):
+                layer = Layer(file[f"kernel_{l}"], file[f"bias_{l}"])
+                shapes = layer.kernel.shape, layer.bias.shape
+                if shapes != ((n_in, n_out), (n_out,)) or layer.kernel.dtype.kind != "f":
+                    raise RunError(f"{path}: layer {l} has shapes {shapes}: expected {((n_in, n_out), (n_out,))}")
+                layers.append(layer)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such file: expected the parameters; did the first epoch end?") from error
+    except RunError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(f"{path}: can't be read as the parameters of {network}: {error}") from error
+    return tuple(layers)
+
+
+def load(path: str | PathLike[str]) -> Run:
+    """The run in a folder.
+
+    Raises:
+        RunError: where the folder holds none, or a damaged one.
+    """
+    folder = Path(path)
+    try:
+        settings = json.loads((folder / "config.json").read_text())["experiment"]
+        experiment = Experiment.from_dict(settings)
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        history = tuple(EpochRecord(**json.loads(line)) for line in lines)
+        end = folder / "result.json"
+        result = Result(**json.loads(end.read_text())) if end.exists() else None
+    except FileNotFoundError as error:
+        raise RunError(f"{error.filename}: no such file: expected the folder of a run") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder}: the run can't be read: {error}") from error
+    return Run(experiment, load_params(folder / "checkpoints" / "params.npz", experiment.network), history, result)
