@@ -101,6 +101,7 @@ def gelu_tanh(z: Rows) -> Rows:
 def gelu_tanh_derivative(z: Rows, a: Rows) -> Rows:
     # f = z (1 + t) / 2 with t = tanh(u), u = c (z + k z^3), so f' = (1 + t) / 2 + z (1 - t^2) u' / 2
     c, k = math.sqrt(2 / math.pi), 0.044715
+    z = jnp.clip(z, -10, 10)  # f' is 0 or 1 beyond, to the last digit; z^3 would overflow
     t = jnp.tanh(c * (z + k * z * z * z))
     return 0.5 * (1 + t) + 0.5 * z * (1 - t) * (1 + t) * c * (1 + 3 * k * z * z)
 

@@ -27,3 +27,7 @@ class DivergedError(JaxmlpError):
     """Training came to a loss that is not a number."""
 
     exit_status = 1
+
+
+class DeviceError(JaxmlpError):
+    """No device to run on."""

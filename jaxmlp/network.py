@@ -45,14 +45,15 @@ class Network:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
+        given = " ".join(map(str, self.sizes)) or "empty"
         if len(self.sizes) < 2:
-            raise NetworkError(f"network.sizes is {self.sizes}: expected at least two, the inputs and the outputs")
+            raise NetworkError(f"network.sizes is {given}: expected at least two, the inputs and the outputs")
         if any(not isinstance(n, int) or n < 1 for n in self.sizes):
-            raise NetworkError(f"network.sizes is {self.sizes}: expected whole numbers of 1 and more")
+            raise NetworkError(f"network.sizes is {given}: expected whole numbers of 1 and more")
         for field, known in (("activation", ActivationName), ("output", ActivationName), ("loss", LossName)):
-            given, names = getattr(self, field), get_args(known)
-            if given not in names:
-                raise NetworkError(f"network.{field} is {given!r}: expected one of {', '.join(names)}")
+            name, names = getattr(self, field), get_args(known)
+            if name not in names:
+                raise NetworkError(f"network.{field} is {name!r}: expected one of {', '.join(names)}")
         output_loss(self.output, self.loss)
 
     @property

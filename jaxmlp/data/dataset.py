@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, UInt8
+from jaxtyping import Array, Float, Int, Integer, Num, UInt8
 from numpy.typing import NDArray
 
 from jaxmlp.errors import DataError
@@ -28,7 +28,7 @@ class Examples(NamedTuple):
     def count(self) -> int:
         return int(self.inputs.shape[0])
 
-    def take(self, indices: Int[np.ndarray, " M"]) -> "Examples":
+    def take(self, indices: Integer[np.ndarray, " M"]) -> "Examples":
         return Examples(self.inputs[indices], self.targets[indices])
 
 
@@ -134,7 +134,7 @@ def _examples(inputs: Numbers, targets: Numbers, where: str, classes: int | None
     return Examples(rows, targets.astype(np.int32))
 
 
-def check_labels(labels: Int[np.ndarray, " N"], where: str, classes: int | None) -> None:
+def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | None) -> None:
     """Raises a DataError for the first label below 0, or from `classes` on where that is given."""
     highest = np.iinfo(np.int32).max if classes is None else classes - 1
     outside = np.flatnonzero((labels < 0) | (labels > highest))

@@ -8,7 +8,7 @@ from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
 
 
-def _check(name: str, value: float, least: float, expected: str) -> None:
+def _check(name: str, value: int | float, least: int, expected: str) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ExperimentError(f"{name} is {value}: expected {expected}")
 

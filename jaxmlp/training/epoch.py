@@ -1,5 +1,6 @@
 """The compiled epoch: one program that scans over all mini-batches; and the compiled evaluation."""
 
+import math
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -35,9 +36,9 @@ def order_of(seed: int, epoch: int, count: int, batch_size: int) -> Int[np.ndarr
     NumPy's shuffle, since `jax.random.permutation` takes ten times longer on a CPU.
 
     >>> order_of(seed=0, epoch=1, count=5, batch_size=2)
-    array([[0, 1],
-           [4, 2],
-           [3, 0]], dtype=int32)
+    array([[1, 4],
+           [3, 0],
+           [2, 0]], dtype=int32)
     """
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
     return fill(order, batch_size)
@@ -48,9 +49,9 @@ def fill(order: Int[np.ndarray, " N"], batch_size: int) -> Int[np.ndarray, "step
     return np.pad(order, (0, -order.size % batch_size)).reshape(-1, batch_size)
 
 
-def masks(count: int, order: Int[Array, "steps batch_size"]) -> Float[Array, "steps batch_size"]:
-    """Weight 1 for the first `count` places of a filled order, 0 for the fill."""
-    return (jnp.arange(order.size) < count).astype(jnp.float32).reshape(order.shape)
+def masks(count: int, shape: tuple[int, int]) -> Float[np.ndarray, "steps batch_size"]:
+    """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
+    return (np.arange(math.prod(shape)) < count).astype(np.float32).reshape(shape)
 
 
 def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, " B"]) -> Batch:
@@ -93,15 +94,15 @@ def train_epoch(
         params: Any = optax.apply_updates(carry.params, updates)
         return TrainState(params, optimizer_state), cost * jnp.sum(at[1])
 
-    state, costs = jax.lax.scan(step, flip(state), (order, masks(count, order)))
+    state, costs = jax.lax.scan(step, flip(state), (order, masks(count, order.shape)))
     return flip(state), jnp.sum(costs) / count
 
 
 class Scores(NamedTuple):
-    """`loss`, the mean over examples; `accuracy`, the share of examples labelled right (NaN for regression)."""
+    """Sums over examples: `loss`, of their losses; `right`, of those labelled right (0 for regression)."""
 
     loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
+    right: Int[Array, ""]
 
 
 EVALUATION_BATCH = 1000
@@ -109,7 +110,7 @@ EVALUATION_BATCH = 1000
 
 @partial(jax.jit, static_argnames="network")
 def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
-    """Loss and accuracy over every example, in batches of 1,000 and one program."""
+    """Scores over every example, in batches of 1,000 and one program."""
     count = examples.inputs.shape[0]
     order = fill(np.arange(count, dtype=np.int32), min(EVALUATION_BATCH, count))
     labelled = examples.targets.ndim == 1
@@ -120,15 +121,12 @@ def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
         C = output_loss(network.output, network.loss).value(
             z[-1], a[-1], wanted(batch.targets, network.sizes[-1], a[-1].dtype)
         )
-        right = labels_of(a[-1]) == batch.targets if labelled else jnp.full(C.shape, jnp.nan)
-        return Scores(
-            sums.loss + jnp.sum(C * batch.weights),
-            sums.accuracy + jnp.sum(right.astype(jnp.float32) * batch.weights),
-        ), None
+        right = (labels_of(a[-1]) == batch.targets) & (batch.weights > 0) if labelled else jnp.zeros_like(C, bool)
+        return Scores(sums.loss + jnp.sum(C * batch.weights), sums.right + jnp.sum(right, dtype=jnp.int32)), None
 
-    zero = jnp.zeros(())
-    sums, _ = jax.lax.scan(score, Scores(zero, zero), (jnp.asarray(order), masks(count, order)))
-    return Scores(sums.loss / count, sums.accuracy / count)
+    none = Scores(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+    sums, _ = jax.lax.scan(score, none, (order, masks(count, order.shape)))
+    return sums
 
 
 def labels_of(a: Outputs) -> Outputs:

@@ -8,7 +8,7 @@ from os import PathLike
 import jax
 import numpy as np
 
-from jaxmlp.data.dataset import Dataset, on_device, split
+from jaxmlp.data.dataset import Dataset, Examples, on_device, split
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError
 from jaxmlp.network import Params, init
@@ -99,7 +99,7 @@ def fit(
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
     folder = None if workdir is None else RunFolder.create(workdir, experiment, dataset)
 
-    network, train = experiment.network, experiment.train
+    network, train, count = experiment.network, experiment.train, dataset.train.count
     optimizer = make(experiment.optimizer)
     params = initial_params(experiment)
     state = TrainState(params, jax.jit(optimizer.init)(params))
@@ -108,27 +108,25 @@ def fit(
     history: list[EpochRecord] = []
     for epoch in range(1, train.epochs + 1):
         begun = time.perf_counter()
-        order = jax.device_put(order_of(train.seed, epoch, dataset.train.count, train.batch_size))
+        order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
         state, cost = train_epoch(
             state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient
         )
         train_loss = float(jax.device_get(cost))
         seconds = time.perf_counter() - begun
-        if not math.isfinite(train_loss):
+        loss, accuracy = scores(state.params, validation, experiment) if held_out.count else (None, None)
+        if not (math.isfinite(train_loss) and math.isfinite(loss or 0)):
             raise DivergedError(
-                f"training diverged in epoch {epoch}: the training loss is {train_loss}; a smaller "
-                f"optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
+                f"training diverged in epoch {epoch}: the training loss is {train_loss}, the validation loss {loss}; a "
+                f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
             )
-        loss, accuracy = (None, None)
-        if held_out.count:
-            loss, accuracy = scores(state.params, validation, experiment)
         record = EpochRecord(
             epoch=epoch,
             train_loss=train_loss,
             validation_loss=loss,
             validation_accuracy=accuracy,
             seconds=seconds,
-            images_per_second=dataset.train.count / seconds,
+            images_per_second=count / seconds,
         )
         history.append(record)
         if folder is not None:
@@ -151,7 +149,8 @@ def fit(
     return Run(experiment, jax.device_get(state.params), tuple(history), result)
 
 
-def scores(params: Params, examples: object, experiment: Experiment) -> tuple[float, float | None]:
-    """Loss and, where the targets are labels, accuracy over all of `examples`."""
-    loss, accuracy = (float(score) for score in jax.device_get(evaluate(params, examples, network=experiment.network)))
-    return loss, None if math.isnan(accuracy) else accuracy
+def scores(params: Params, examples: Examples, experiment: Experiment) -> tuple[float, float | None]:
+    """The mean loss and, where the targets are labels, the accuracy over all of `examples`."""
+    sums = jax.device_get(evaluate(params, examples, network=experiment.network))
+    accuracy = int(sums.right) / examples.count if examples.targets.ndim == 1 else None
+    return float(sums.loss) / examples.count, accuracy

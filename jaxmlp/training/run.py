@@ -135,9 +135,7 @@ class RunFolder:
             RunError: where the folder holds a run already (it is left as it is), or can't be written.
         """
         folder = RunFolder(Path(path))
-        state = "a finished" if (folder.path / "result.json").exists() else "an unfinished"
-        if (folder.path / "config.json").exists():
-            raise RunError(f"{folder.path}: holds {state} run already: expected a new folder; choose another, or remove it")
+        RunFolder.refuse_used(folder.path)
         config = {
             "experiment": experiment.as_dict(),
             "dataset": {"name": dataset.name, "train": dataset.train.count, "test": dataset.test.count},
@@ -150,6 +148,13 @@ class RunFolder:
             (folder.path / "metrics.jsonl").write_text("")
             write_whole(folder.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         return folder
+
+    @staticmethod
+    def refuse_used(path: Path) -> None:
+        """Raises a RunError where the folder holds a run."""
+        if (path / "config.json").exists():
+            state = "a finished" if (path / "result.json").exists() else "an unfinished"
+            raise RunError(f"{path}: holds {state} run already: expected a new folder; choose another, or remove it")
 
     def append(self, record: EpochRecord, params: Params) -> None:
         """Keeps an epoch: first its parameters, then its line."""

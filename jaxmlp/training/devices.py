@@ -1,0 +1,27 @@
+"""The devices that JAX sees. A run uses the first; `JAX_PLATFORMS=cpu` and its like choose the platform."""
+
+import os
+
+import jax
+
+from jaxmlp.errors import DeviceError
+
+
+def visible() -> list[jax.Device]:
+    """Every device, JAX's default ones first: a run uses the first.
+
+    Raises:
+        DeviceError: where JAX finds none of the platforms that JAX_PLATFORMS asks for.
+    """
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        wish = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split())
+        raise DeviceError(f"JAX finds no device: {reason}; JAX_PLATFORMS is {wish!r}: expected cpu, cuda, tpu, or unset") from error
+    if devices[0].platform != "cpu":  # an accelerator's host is there too, unless JAX_PLATFORMS leaves it out
+        try:
+            devices = [*devices, *jax.devices("cpu")]
+        except RuntimeError:
+            pass
+    return devices

@@ -1,0 +1,66 @@
+"""A run's progress: a live line on a terminal, plain lines elsewhere."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from jaxmlp.training.run import EpochRecord
+
+
+def describe(record: EpochRecord, epochs: int) -> str:
+    """An epoch in a line.
+
+    >>> record = EpochRecord(2, 0.5, 0.25, 0.875, seconds=1.5, images_per_second=40000.0)
+    >>> describe(record, epochs=10)
+    'epoch  2/10  loss 0.5000  validation loss 0.2500  accuracy 87.50 %  40,000 images/s  12 s left'
+    """
+    parts = [f"epoch {record.epoch:{len(str(epochs))}}/{epochs}", f"loss {record.train_loss:.4f}"]
+    if record.validation_loss is not None:
+        parts.append(f"validation loss {record.validation_loss:.4f}")
+    if record.validation_accuracy is not None:
+        parts.append(f"accuracy {100 * record.validation_accuracy:.2f} %")
+    parts.append(f"{record.images_per_second:,.0f} images/s")
+    parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> [duration(s) for s in (0.4, 59.6, 61.0, 7322.0)]
+    ['0 s', '1:00', '1:01', '2:02:02']
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+class Progress:
+    """A context manager whose instance is called with each epoch's record: the `report` of `jaxmlp.fit`."""
+
+    def __init__(self, epochs: int, console: Console) -> None:
+        self.epochs, self.console, self.epoch = epochs, console, 0
+        self.bar = Bar(SpinnerColumn(), BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
+        self.task = self.bar.add_task("compiling the first epoch", total=epochs)
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __call__(self, record: EpochRecord) -> None:
+        self.epoch = record.epoch
+        line = describe(record, self.epochs)
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=record.epoch, description=line)
+        else:
+            self.console.print(line, soft_wrap=True, highlight=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.bar.stop()

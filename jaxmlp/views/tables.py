@@ -1,0 +1,51 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from rich.table import Table
+
+from jaxmlp.data.dataset import Dataset
+from jaxmlp.training.config import Experiment
+from jaxmlp.training.run import Result
+from jaxmlp.views.progress import duration
+
+
+def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str:
+    """What is about to be trained, in two lines."""
+    network, train, validation = experiment.network, experiment.train, experiment.data.validation
+    return (
+        f"{network}: {network.parameters:,} parameters, {train.gradient} gradient\n"
+        f"{dataset.name}: {dataset.train.count - validation:,} training, {validation:,} validation, "
+        f"{dataset.test.count:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
+    )
+
+
+def result_table(result: Result, folder: Path) -> Table:
+    """The end of a run."""
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    if result.test_accuracy is not None:
+        table.add_row("test accuracy", f"{100 * result.test_accuracy:.2f} %")
+    table.add_row("test loss", f"{result.test_loss:.4f}")
+    if result.validation_accuracy is not None:
+        table.add_row("validation accuracy", f"{100 * result.validation_accuracy:.2f} %")
+    table.add_row("parameters", f"{result.parameters:,}")
+    table.add_row("training", f"{result.epochs} epoch{'s' * (result.epochs > 1)} in {_seconds(result.train_seconds)}, compilation included")
+    table.add_row("in all", _seconds(result.wall_seconds))
+    table.add_row("run folder", str(folder))
+    return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def device_table(devices: Sequence[jax.Device]) -> Table:
+    """The devices that JAX sees, and which of them a run uses."""
+    table = Table("device", "kind", "a run uses it")
+    for i, device in enumerate(devices):
+        table.add_row(f"{device.platform}:{device.id}", device.device_kind, "yes" if i == 0 else "no")
+    return table

@@ -1,0 +1,46 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxmlp import DataError, Dataset
+from jaxmlp.data.dataset import as_inputs, split
+
+
+@given(validation=st.integers(0, 202), seed=st.integers(0, 1000))
+def test_a_split_parts_the_training_set_by_seed_and_leaves_the_test_set(validation: int, seed: int) -> None:
+    numbers = np.arange(203)
+    whole = Dataset.from_arrays(numbers[:, None].astype(float), numbers, np.ones((2, 1)), np.array([0, 1]))
+    rest, held_out = split(whole, validation, seed)
+    assert held_out.count == validation
+    assert sorted([*rest.train.targets, *held_out.targets]) == numbers.tolist()
+    np.testing.assert_array_equal(rest.train.inputs[:, 0], rest.train.targets)
+    assert rest.test is whole.test
+    again, _ = split(whole, validation, seed)
+    np.testing.assert_array_equal(again.train.targets, rest.train.targets)
+
+
+def test_different_seeds_split_differently(digits: Dataset) -> None:
+    (a, _), (b, _) = split(digits, 50, 0), split(digits, 50, 1)
+    assert (a.train.inputs != b.train.inputs).any()
+
+
+@pytest.mark.parametrize("validation", [203, 5000])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(validation: int, digits: Dataset) -> None:
+    with pytest.raises(DataError, match=rf"data.validation is {validation:,}, but digits has 203 training examples"):
+        split(digits, validation, 0)
+
+
+def test_grey_levels_become_zero_to_one_and_other_numbers_stay() -> None:
+    levels = as_inputs(jnp.arange(256, dtype=jnp.uint8)[None])
+    np.testing.assert_allclose(levels[0], np.arange(256) / 255, rtol=2e-7)
+    assert levels.dtype == jnp.float32
+    numbers = jnp.array([[300.0, -2.0]], jnp.float32)
+    assert (as_inputs(numbers) == numbers).all()
+
+
+def test_whole_numbers_that_are_not_uint8_are_taken_as_they_are() -> None:
+    dataset = Dataset.from_arrays(*[np.array([[300], [-2]]), np.array([0, 1])] * 2)
+    assert dataset.train.inputs.tolist() == [[300.0], [-2.0]]
+    assert dataset.train.inputs.dtype == np.float32

@@ -1,0 +1,122 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxmlp
+from jaxmlp import Batch, Network
+from jaxmlp.activations import ACTIVATIONS
+from jaxmlp.losses import FUSED, LOSSES
+
+OUTPUTS = [(output, loss) for loss in LOSSES for output in ACTIVATIONS] + [(FUSED[loss][0], loss) for loss in FUSED]
+NATURAL = {"squared_error": "sigmoid", "absolute_error": "identity", "huber": "tanh"} | {k: v[0] for k, v in FUSED.items()}
+TARGETS = ("labels", "dense", "weighted")
+
+
+def make_batch(network: Network, count: int, targets: str, seed: int, dtype: str = "float64") -> Batch:
+    rng = np.random.default_rng(seed)
+    n_0, n_L = network.sizes[0], network.sizes[-1]
+    labels = rng.integers(0, max(2, n_L), count).astype(np.int32)
+    weights = rng.integers(0, 3, count)
+    weights[rng.integers(count)] = 1
+    return Batch(
+        jnp.asarray(rng.normal(size=(count, n_0)), dtype),
+        jnp.asarray(rng.random((count, n_L)), dtype) if targets == "dense" else jnp.asarray(labels),
+        jnp.asarray(weights, dtype) if targets == "weighted" else None,
+    )
+
+
+def assert_backprop_is_jax_grad(network: Network, count: int, targets: str, seed: int) -> None:
+    """Leaf by leaf, in float64, to 1e-10 of the leaf's norm; and the cost with it."""
+    with jax.enable_x64(True):
+        params = jaxmlp.init(jax.random.key(seed), network, jnp.float64)
+        batch = make_batch(network, count, targets, seed)
+        manual = jax.jit(jaxmlp.value_and_backprop, static_argnums=2)(params, batch, network)
+        auto = jax.jit(jax.value_and_grad(jaxmlp.loss), static_argnums=2)(params, batch, network)
+        assert jax.tree.structure(manual) == jax.tree.structure(auto)
+        for ours, theirs in zip(jax.tree.leaves(manual), jax.tree.leaves(auto), strict=True):
+            assert ours.shape == theirs.shape
+            assert ours.dtype == theirs.dtype
+            assert np.linalg.norm(ours - theirs) <= 1e-10 * np.linalg.norm(theirs) + 1e-300
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("loss", NATURAL)
+def test_every_activation_and_loss_agrees_with_jax_grad(activation: str, loss: str) -> None:
+    network = Network((5, 4, 4, 3), activation, NATURAL[loss], loss)
+    assert_backprop_is_jax_grad(network, 7, "labels", seed=1)
+
+
+@pytest.mark.parametrize(("output", "loss"), OUTPUTS)
+def test_every_output_and_loss_agrees_with_jax_grad(output: str, loss: str) -> None:
+    assert_backprop_is_jax_grad(Network((5, 4, 3), "tanh", output, loss), 7, "weighted", seed=2)
+
+
+@pytest.mark.parametrize(("depth", "targets", "loss"), list(itertools.product((0, 1, 2, 5), TARGETS, NATURAL)))
+def test_every_depth_and_kind_of_target_agrees_with_jax_grad(depth: int, targets: str, loss: str) -> None:
+    network = Network((3, *[4] * depth, 2), "softplus", NATURAL[loss], loss)
+    assert_backprop_is_jax_grad(network, 6, targets, seed=3)
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5).map(tuple),
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    output=st.sampled_from(OUTPUTS),
+    count=st.integers(1, 40),
+    targets=st.sampled_from(TARGETS),
+    seed=st.integers(0, 10_000),
+)
+def test_random_networks_agree_with_jax_grad(
+    sizes: tuple[int, ...], activation: str, output: tuple[str, str], count: int, targets: str, seed: int
+) -> None:
+    assert_backprop_is_jax_grad(Network(sizes, activation, *output), count, targets, seed)
+
+
+def test_a_masked_example_leaves_no_mark() -> None:
+    network = Network((3, 4, 2))
+    params = jaxmlp.init(jax.random.key(0), network)
+    batch = make_batch(network, 5, "labels", seed=0, dtype="float32")
+    mask = jnp.array([1.0, 1.0, 1.0, 0.0, 0.0])
+    masked = jaxmlp.backprop(params, batch._replace(weights=mask), network)
+    dropped = jaxmlp.backprop(params, Batch(batch.inputs[:3], batch.targets[:3]), network)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), masked, dropped)
+
+
+def test_a_trace_holds_every_examples_own_gradient() -> None:
+    with jax.enable_x64(True):
+        network = Network((3, 4, 2), "tanh")
+        params = jaxmlp.init(jax.random.key(0), network, jnp.float64)
+        batch = make_batch(network, 5, "dense", seed=0)
+        trace = jaxmlp.backpropagate(params, batch, network)
+
+        def alone(x: jax.Array, y: jax.Array) -> jaxmlp.Params:
+            return jax.grad(jaxmlp.loss)(params, Batch(x[None], y[None]), network)
+
+        own = jax.vmap(alone)(batch.inputs, batch.targets)
+        for layer, A, D in zip(own, trace.inputs, trace.deltas, strict=True):
+            np.testing.assert_allclose(A[:, :, None] * D[:, None, :], layer.kernel, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(D, layer.bias, rtol=1e-12, atol=1e-15)
+
+
+def test_backprop_works_under_jit_vmap_and_scan() -> None:
+    network = Network((3, 4, 2))
+    keys = jax.random.split(jax.random.key(0), 3)
+    stacked = jax.vmap(lambda key: jaxmlp.init(key, network))(keys)
+    batch = make_batch(network, 5, "labels", seed=0, dtype="float32")
+    mapped = jax.jit(jax.vmap(lambda params: jaxmlp.backprop(params, batch, network)))(stacked)
+    _, scanned = jax.lax.scan(lambda _, params: (None, jaxmlp.backprop(params, batch, network)), None, stacked)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), mapped, scanned)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_gradients_have_the_type_of_the_parameters(dtype: str) -> None:
+    network = Network((3, 4, 2))
+    params = jaxmlp.init(jax.random.key(0), network, jnp.dtype(dtype))
+    for targets in TARGETS:
+        cost, gradients = jaxmlp.value_and_backprop(params, make_batch(network, 5, targets, 0, dtype), network)
+        assert {leaf.dtype for leaf in jax.tree.leaves((cost, gradients))} == {jnp.dtype(dtype)}
