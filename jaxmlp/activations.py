@@ -99,11 +99,13 @@ def gelu_tanh(z: Rows) -> Rows:
 
 
 def gelu_tanh_derivative(z: Rows, a: Rows) -> Rows:
-    # f = z (1 + t) / 2 with t = tanh(u), u = c (z + k z^3), so f' = (1 + t) / 2 + z (1 - t^2) u' / 2
+    # f = z (1 + tanh u) / 2 = z s with s = sigmoid(2u), u = c (z + k z^3), so f' = s + z s (1 - s) 2 u'. 1 - s is taken
+    # as sigmoid(-2u), which keeps its digits; beyond 16 f' is 0 or 1, and z^3 would overflow
     c, k = math.sqrt(2 / math.pi), 0.044715
-    z = jnp.clip(z, -10, 10)  # f' is 0 or 1 beyond, to the last digit; z^3 would overflow
-    t = jnp.tanh(c * (z + k * z * z * z))
-    return 0.5 * (1 + t) + 0.5 * z * (1 - t) * (1 + t) * c * (1 + 3 * k * z * z)
+    z = jnp.clip(z, -16, 16)
+    u = c * z * (1 + k * z * z)
+    s = jax.nn.sigmoid(2 * u)
+    return s + z * s * jax.nn.sigmoid(-2 * u) * (2 * c) * (1 + 3 * k * z * z)
 
 
 def softmax(z: Rows) -> Rows:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.losses import output_loss
-from jaxmlp.network import Batch, Layer, Network, Params, propagate, wanted, weighted_mean
+from jaxmlp.network import Batch, Layer, Network, Params, propagate, shares, wanted, weighted_mean
 
 
 class Trace(NamedTuple):
@@ -66,10 +66,7 @@ def backpropagate(params: Params, batch: Batch, network: Network) -> Trace:
 
 def mean_gradient(trace: Trace) -> Params:
     """The gradient of the (weighted) mean cost: per layer `A^T D / B` and `sum_i D_i / B`."""
-    if trace.weights is None:
-        share = jnp.full_like(trace.losses, 1 / trace.losses.size)
-    else:
-        share = trace.weights / jnp.sum(trace.weights)
+    share = shares(trace.losses, trace.weights)
     shared = (D * share[:, None] for D in trace.deltas)
     return tuple(Layer(A.T @ D, jnp.sum(D, axis=0)) for A, D in zip(trace.inputs, shared, strict=True))
 

@@ -79,7 +79,7 @@ def run_train(path: Path, arguments: Sequence[str]) -> None:
             run = fit(experiment, dataset, workdir=folder, report=progress)
         except KeyboardInterrupt:
             kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
-            console.print(f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}", soft_wrap=True)
+            console.print(f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}", soft_wrap=True, highlight=False)
             raise
     assert run.result is not None
     console.print(result_table(run.result, folder))

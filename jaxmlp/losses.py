@@ -9,7 +9,9 @@ A loss such as the squared error goes with any output activation, and the delta 
 
 The two cross-entropies take a logarithm of the activation, which overflows where the activation rounds to 0. Each goes
 with the one activation that makes its terms simple functions of z, and is computed from z, finite for logits of any
-size; the two Jacobians cancel and leave `D^L = a^L - y`.
+size; the two Jacobians cancel and leave `D^L = a^L - y` (for softmax: where each row of y sums to 1, as labels' do).
+
+At the kink of the absolute error, a = y, the derivative here is 0, the middle of what is possible; JAX's may differ.
 """
 
 from collections.abc import Callable
@@ -79,7 +81,8 @@ LOSSES = {
 
 def softmax_cross_entropy(z: Rows, a: Rows, y: Rows) -> PerExample:
     """-sum_k y_k log softmax(z)_k."""
-    return -jnp.sum(y * jax.nn.log_softmax(z, axis=-1), axis=-1)
+    # a logarithm may be -inf where logits differ by more than the type can hold; nothing of it is wanted where y is 0
+    return -jnp.sum(jnp.where(y == 0, 0, y * jax.nn.log_softmax(z, axis=-1)), axis=-1)
 
 
 def softmax_cross_entropy_delta(z: Rows, a: Rows, y: Rows) -> Rows:

@@ -81,8 +81,9 @@ class Batch(NamedTuple):
     """B labelled examples: a pytree.
 
     `inputs` has shape (B, n_0). `targets` are labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output:
-    0 or 1, the target itself), or the wanted outputs, shape (B, n_L). `weights`, shape (B,), count each example that
-    many times in every mean; a weight of 0 masks one out.
+    0 or 1, the target itself), or the wanted outputs, shape (B, n_L); a label outside that range wants every output to
+    be 0. `weights`, shape (B,), count each example that many times in every mean; a weight of 0 masks one out, whose
+    inputs and targets must be finite all the same.
     """
 
     inputs: Float[Array, "B n_0"]
@@ -147,7 +148,15 @@ def wanted(targets: Num[Array, "B ..."], outputs: int, dtype: DTypeLike) -> Floa
 
 def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:
     """sum_i w_i v_i / sum_i w_i, or the plain mean without weights. Weights that sum to 0 give NaN."""
-    return jnp.mean(values) if weights is None else jnp.sum(weights * values) / jnp.sum(weights)
+    return jnp.sum(shares(values, weights) * values)
+
+
+def shares(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, " B"]:
+    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights."""
+    if weights is None:
+        return jnp.full_like(values, 1 / values.size)
+    weights = weights.astype(values.dtype)
+    return weights / jnp.sum(weights)
 
 
 def loss(params: Params, batch: Batch, network: Network) -> Float[Array, ""]:

@@ -35,6 +35,13 @@ def unchecked() -> Iterator[None]:
 
 
 @pytest.fixture
+def optax_promotes() -> Iterator[None]:
+    """optax's adam adds whole numbers to real ones, which the tests' strict promotion would refuse."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
 def digits() -> Dataset:
     """A small learnable data set: 203 training and 50 test images of 5 x 4, of 3 classes."""
     rng = np.random.default_rng(0)

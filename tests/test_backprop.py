@@ -62,7 +62,7 @@ def test_every_depth_and_kind_of_target_agrees_with_jax_grad(depth: int, targets
     assert_backprop_is_jax_grad(network, 6, targets, seed=3)
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)  # each compiles its own programs
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5).map(tuple),
     activation=st.sampled_from(list(ACTIVATIONS)),
@@ -120,3 +120,11 @@ def test_gradients_have_the_type_of_the_parameters(dtype: str) -> None:
     for targets in TARGETS:
         cost, gradients = jaxmlp.value_and_backprop(params, make_batch(network, 5, targets, 0, dtype), network)
         assert {leaf.dtype for leaf in jax.tree.leaves((cost, gradients))} == {jnp.dtype(dtype)}
+
+
+def test_weights_of_another_type_leave_the_gradients_type_alone() -> None:
+    network = Network((3, 4, 2))
+    params = jaxmlp.init(jax.random.key(0), network, jnp.bfloat16)
+    batch = make_batch(network, 5, "labels", 0, "bfloat16")._replace(weights=jnp.ones(5, jnp.float32))
+    for gradients in (jaxmlp.backprop(params, batch, network), jax.grad(jaxmlp.loss)(params, batch, network)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}

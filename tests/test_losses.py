@@ -30,11 +30,12 @@ def test_value_is_its_twins_and_delta_its_derivative(output: str, loss: str) -> 
         forward, pair = ACTIVATIONS[output].forward, output_loss(output, loss)
         np.testing.assert_allclose(pair.value(z, forward(z), y), TWINS[loss](z, forward(z), y), rtol=1e-12)
         D = jax.grad(lambda z: TWINS[loss](z, forward(z), y).sum())(z)
-        np.testing.assert_allclose(pair.delta(z, forward(z), y), D, rtol=1e-10, atol=1e-14)
+        # atol: JAX's gelu_tanh loses what is below the rounding of its 1 + tanh(u) to cancellation
+        np.testing.assert_allclose(pair.delta(z, forward(z), y), D, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", FUSED)
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 50.0, 1e4, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 50.0, 1e4, 1e30, 1.5e38])
 def test_cross_entropy_is_finite_and_right_for_logits_of_any_size(loss: str, scale: float) -> None:
     output, pair = FUSED[loss]
     z = jnp.asarray([[1.0, -1.0, 0.0]], jnp.float32) * scale
@@ -47,6 +48,14 @@ def test_cross_entropy_is_finite_and_right_for_logits_of_any_size(loss: str, sca
         truth = np.logaddexp(0, z64 * [1, -1, 1]).sum(1)
     np.testing.assert_allclose(pair.value(z, a, y), truth, rtol=1e-6)
     assert bool(jnp.isfinite(pair.delta(z, a, y)).all())
+
+
+def test_cross_entropy_is_right_where_logits_differ_by_more_than_the_type_can_hold() -> None:
+    z = jnp.asarray([[6e4, -6e4]], jnp.float16)
+    a, y = ACTIVATIONS["softmax"].forward(z), jnp.asarray([[1.0, 0.0]], jnp.float16)
+    pair = output_loss("softmax", "cross_entropy")
+    assert pair.value(z, a, y) == 0
+    assert jax.grad(lambda z: pair.value(z, a, y).sum())(z).tolist() == pair.delta(z, a, y).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("loss", FUSED)

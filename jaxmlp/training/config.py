@@ -94,11 +94,12 @@ class Experiment:
         True
         """
         try:
+            network = settings["network"] | {"sizes": tuple(settings["network"]["sizes"])}  # JSON knows lists only
             return Experiment(
-                network=Network(**settings["network"]),
+                network=Network(**network),
                 data=Data(**settings["data"]),
                 optimizer=Optimizer(**settings["optimizer"]),
                 train=Train(**settings["train"]),
             )
         except (KeyError, TypeError) as error:
-            raise ExperimentError(f"not an experiment's settings ({error}): expected those of {Experiment}") from error
+            raise ExperimentError(f"not an experiment's settings: {error!r}") from error

@@ -205,7 +205,7 @@ def load_params(path: Path, network: Network) -> Params:
     """
     layers = []
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             for l, (n_in, n_out) in enumerate(zip(network.sizes, network.sizes[1:], strict=False), start=1):
                 layer = Layer(file[f"kernel_{l}"], file[f"bias_{l}"])
                 shapes = layer.kernel.shape, layer.bias.shape

@@ -1,0 +1,171 @@
+"""The command as a person meets it: in a process of its own."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxmlp
+
+EXPERIMENT = '''"""A small network on a small data set."""
+from jaxmlp import Data, Experiment, Network, Train
+
+
+def experiment() -> Experiment:
+    return Experiment(Network((6, 5, 4)), Data("idx:data", validation=2), train=Train(epochs=3, batch_size=2))
+'''
+COMMAND = [sys.executable, "-c", "from jaxmlp.cli import main; raise SystemExit(main())"]
+
+
+@pytest.fixture
+def place(idx_folder: Callable[..., Path]) -> Path:
+    """A folder with a small experiment and its data."""
+    folder = idx_folder().parent
+    (folder / "small.py").write_text(EXPERIMENT)
+    (folder / "none.py").write_text("def experiment(): pass\n")
+    return folder
+
+
+def jaxmlp_command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=place, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_training_prints_lines_and_a_table_and_leaves_a_run(place: Path) -> None:
+    end = jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", "--train.epochs", "4", "--train.seed=5")
+    assert (end.returncode, end.stderr) == (0, "")
+    lines = end.stdout.splitlines()
+    assert lines[0] == "6-5-4, sigmoid hidden, sigmoid output, squared_error: 59 parameters, manual gradient"
+    assert lines[1].startswith("idx:data: 5 training, 2 validation, 4 test examples, on cpu:0")
+    assert [line[:9] for line in lines[2:6]] == [f"epoch {epoch}/4" for epoch in (1, 2, 3, 4)]
+    assert "test accuracy" in end.stdout
+    run = jaxmlp.load(place / "runs" / "a")
+    assert (run.experiment.train.epochs, run.experiment.train.seed, len(run.history)) == (4, 5, 4)
+
+
+def test_without_a_workdir_every_run_gets_a_folder_of_its_own(place: Path) -> None:
+    for _ in range(2):
+        assert jaxmlp_command(place, "train", "small.py").returncode == 0
+    assert sorted(path.name for path in (place / "runs").iterdir()) == ["small", "small-2"]
+
+
+def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path) -> None:
+    end = jaxmlp_command(place, "train", "small.py", "--help")
+    assert end.returncode == 0
+    text = " ".join(end.stdout.replace("│", " ").split())
+    assert "A small network on a small data set." in text
+    for field in ("--network.sizes", "--data.source", "--optimizer.learning-rate", "--train.gradient", "--workdir"):
+        assert field in text
+    assert "(default: 6 5 4)" in text
+    assert "Training examples held out, by seed, to validate on; 0 for none. (default: 2)" in text
+
+
+ERRORS = [
+    ([], "required: COMMAND"),
+    (["trian", "small.py"], "invalid choice: 'trian' (choose from"),
+    (["train"], "required: EXPERIMENT; options come after EXPERIMENT"),
+    (["train", "--workdir", "x", "small.py"], "unrecognized arguments: --workdir; options come after EXPERIMENT"),
+    (["train", "missing.py"], "missing.py: no such file: expected an experiment file"),
+    (["train", "data"], "data: no such file"),
+    (["train", "none.py"], "none.py: experiment() returns None: expected a jaxmlp.Experiment"),
+    (["train", "small.py", "--optimzer.learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
+    (["train", "small.py", "--train.epoch", "1"], "did you mean --train.epochs?"),
+    (["train", "small.py", "extra"], "Unrecognized options: extra; jaxmlp train small.py --help lists every field"),
+    (["train", "small.py", "--optimizer.learning-rate", "-1"], "jaxmlp: optimizer.learning_rate is -1.0: expected"),
+    (["train", "small.py", "--optimizer.learning-rate", "fast"], "--optimizer.learning-rate: could not convert"),
+    (["train", "small.py", "--train.epochs", "0"], "jaxmlp: train.epochs is 0: expected 1 or more"),
+    (["train", "small.py", "--train.gradient", "magic"], "invalid choice 'magic' for argument '--train.gradient'"),
+    (["train", "small.py", "--network.loss", "cross_entropy"], "'cross_entropy' does not go with output 'sigmoid'"),
+    (["train", "small.py", "--network.sizes", "6"], "network.sizes is 6: expected at least two"),
+    (["train", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
+    (["train", "small.py", "--network.sizes", "6", "5"], "5 outputs, but idx:data has labels of 4 classes"),
+    (["train", "small.py", "--network.sizes", "6", "3"], "label 3 at index 3"),
+    (["train", "small.py", "--data.source", "idx:nowhere"], "nowhere: no such folder"),
+    (["train", "small.py", "--data.source", "npz:small.py"], "small.py: can't be read as an NPZ file"),
+    (["train", "small.py", "--data.source", "http://x"], "data.source is 'http://x': expected mnist"),
+    (["train", "small.py", "--data.validation", "7"], "data.validation is 7, but idx:data has 7 training examples"),
+    (["train", "small.py", "--workdir", "small.py"], "the run folder can't be written"),
+    (["train", "small.py", "--workdir", "used"], "used: holds a finished run already"),
+    (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[" ".join(arguments) for arguments, _ in ERRORS])
+def test_what_a_person_can_get_wrong_is_one_clear_line(arguments: list[str], message: str, place: Path) -> None:
+    (place / "used").mkdir()
+    (place / "used" / "config.json").write_text("{}")
+    (place / "used" / "result.json").write_text("{}")
+    end = jaxmlp_command(place, *arguments)
+    assert end.returncode == 2
+    assert end.stderr.count("\n") == 1, end.stderr
+    assert message in end.stderr
+    assert end.stderr.startswith("jaxmlp")
+    assert not (place / "runs").exists()
+
+
+def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:
+    wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
+    end = jaxmlp_command(place, "train", "small.py", *wild)
+    assert end.returncode == 1
+    assert re.fullmatch(r"jaxmlp: training diverged in epoch 1: .*\n", end.stderr)
+
+
+def test_help_needs_no_jax() -> None:
+    code = "import sys; from jaxmlp.cli import main\ntry: main(['--help'])\nfinally: print({'jax', 'tyro', 'rich'} & {*sys.modules})"
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert end.returncode == 0
+    assert "train an experiment's network" in end.stdout
+    assert end.stdout.endswith("set()\n")
+
+
+def test_devices_lists_what_jax_sees() -> None:
+    end = subprocess.run([*COMMAND, "devices"], capture_output=True, text=True, check=False)
+    assert end.returncode == 0
+    assert re.search(r"cpu:0 .* yes", end.stdout)
+
+
+def on_a_terminal(place: Path, *arguments: str, until: str = "", kill: int | None = None) -> tuple[int, str]:
+    """Runs the command on a pseudo-terminal; sends the signal `kill` once `until` has been shown."""
+    leader, follower = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "150"}
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=place, stdin=follower, stdout=follower, stderr=follower, env=environment
+    )
+    os.close(follower)
+    shown, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([leader], [], [], 0.1)[0]:
+            try:
+                shown += os.read(leader, 65536)
+            except OSError:  # the other side was closed
+                break
+        if kill is not None and until.encode() in shown:
+            process.send_signal(kill)
+            kill = None
+    os.close(leader)
+    return process.wait(timeout=10), shown.decode()
+
+
+def test_a_terminal_shows_a_live_line(place: Path) -> None:
+    status, shown = on_a_terminal(place, "train", "small.py")
+    assert status == 0
+    assert "\x1b[?25l" in shown  # the cursor is hidden while the line lives
+    assert re.search(r"epoch 3/3 .*images/s .*0 s left", shown)
+
+
+def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
+    status, shown = on_a_terminal(
+        place, "train", "small.py", "--train.epochs", "100000", until="images/s", kill=signal.SIGINT
+    )
+    assert status == 130
+    assert re.search(r"interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there", shown)
+    assert "Traceback" not in shown
+    assert np.isfinite(jaxmlp.load(place / "runs" / "small").history[-1].train_loss)

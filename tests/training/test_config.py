@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Train
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Data(validation=-1), "data.validation is -1: expected 0 or more"),
+        (lambda: Optimizer(learning_rate=-0.5), "optimizer.learning_rate is -0.5: expected a finite number"),
+        (lambda: Optimizer(learning_rate=float("nan")), "optimizer.learning_rate is nan"),
+        (lambda: Optimizer(learning_rate=float("inf")), "optimizer.learning_rate is inf"),
+        (lambda: Optimizer(name="sdg"), "optimizer.name is 'sdg': expected sgd or adam"),
+        (lambda: Train(epochs=0), "train.epochs is 0: expected 1 or more"),
+        (lambda: Train(batch_size=0), "train.batch_size is 0"),
+        (lambda: Train(seed=-1), "train.seed is -1: expected a number from 0"),
+        (lambda: Train(seed=2**32), "train.seed is 4294967296"),
+        (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(make: object, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        make()
+
+
+def test_settings_survive_json() -> None:
+    experiment = Experiment(Network((4, 3, 2), "relu"), optimizer=Optimizer("adam", 0.01), train=Train(seed=3))
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.as_dict()))) == experiment
+
+
+@pytest.mark.parametrize("settings", [{}, {"network": {"sizes": [4, 2]}}, {"network": {"size": [4, 2]}}])
+def test_settings_of_something_else_are_refused(settings: dict) -> None:
+    with pytest.raises(ExperimentError, match="not an experiment's settings"):
+        Experiment.from_dict(settings)

@@ -1,0 +1,162 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxmlp
+from jaxmlp import Batch, Dataset, Network
+from jaxmlp.data.dataset import Examples, on_device
+from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
+
+NETWORK = Network((20, 6, 3))
+
+
+def start(network: Network, optimizer: optax.GradientTransformation, seed: int = 0) -> TrainState:
+    params = jaxmlp.init(jax.random.key(seed), network, jnp.float32)
+    return TrainState(params, optimizer.init(params))
+
+
+def one_epoch(digits: Dataset, batch_size: int, *, gradient: str = "manual", **changes: Any) -> tuple[TrainState, Any]:
+    network = changes.get("network", NETWORK)
+    optimizer = changes.get("optimizer", SGD)
+    order = jax.device_put(order_of(0, 1, digits.train.count, batch_size))
+    state = start(network, optimizer)
+    return train_epoch(
+        state, on_device(digits.train), order, network=network, optimizer=optimizer, gradient=gradient
+    )
+
+
+SGD = optax.sgd(0.5)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 10**6), count=st.integers(1, 400), batch=st.integers(1, 500)
+)
+def test_every_example_occurs_once_an_epoch(seed: int, epoch: int, count: int, batch: int) -> None:
+    order = order_of(seed, epoch, count, batch)
+    assert order.shape == (-(-count // batch), batch)
+    assert sorted(order.ravel()[:count]) == list(range(count))
+    assert not order.ravel()[count:].any()
+    np.testing.assert_array_equal(order, order_of(seed, epoch, count, batch))
+
+
+def test_every_epoch_and_every_seed_has_its_own_order() -> None:
+    orders = [order_of(seed, epoch, 1000, 1000) for seed in range(3) for epoch in range(1, 4)]
+    assert len({order.tobytes() for order in orders}) == len(orders)
+
+
+def numpy_epoch(digits: Dataset, batch_size: int, rate: float) -> tuple[list[np.ndarray], float]:
+    """The lesson, written out in NumPy and float64: each example alone, then the mean of their wishes."""
+    params = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(start(NETWORK, SGD).params)]
+    order = np.random.default_rng([0, 1]).permutation(digits.train.count)
+    total = 0.0
+    for first in range(0, order.size, batch_size):
+        batch = order[first : first + batch_size]
+        wishes = [np.zeros_like(p) for p in params]
+        for i in batch:
+            W1, b1, W2, b2 = params[0], params[1], params[2], params[3]
+            x = digits.train.inputs[i] / 255
+            h = 1 / (1 + np.exp(-(x @ W1 + b1)))
+            a = 1 / (1 + np.exp(-(h @ W2 + b2)))
+            e = a - np.eye(3)[digits.train.targets[i]]
+            total += (e**2).sum()
+            d2 = 2 * e * a * (1 - a)
+            d1 = (W2 @ d2) * h * (1 - h)
+            for wish, part in zip(wishes, (np.outer(x, d1), d1, np.outer(h, d2), d2), strict=True):
+                wish += part
+        params = [p - rate * wish / len(batch) for p, wish in zip(params, wishes, strict=True)]
+    return params, total / order.size
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+@pytest.mark.parametrize("batch_size", [1, 32, 100, 203])
+def test_an_epoch_is_the_lessons_with_the_ragged_batch_weighted_properly(
+    digits: Dataset, batch_size: int, gradient: str
+) -> None:
+    state, cost = one_epoch(digits, batch_size, gradient=gradient)
+    params, mean_cost = numpy_epoch(digits, batch_size, 0.5)
+    for ours, theirs in zip(jax.tree.leaves(state.params), params, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(cost, mean_cost, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("optax_promotes")
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.3, momentum=0.9), optax.adam(0.01)])
+def test_an_epoch_is_a_plain_loop_over_optax(digits: Dataset, optimizer: optax.GradientTransformation) -> None:
+    state, _ = one_epoch(digits, 50, optimizer=optimizer)
+    plain = start(NETWORK, optimizer)
+    for batch in order_of(0, 1, 203, 50):
+        real = np.asarray(batch if batch is not None else [])
+        weights = np.ones(50, np.float32)
+        if (real[3:] == 0).all():  # the last batch has 3 examples and 47 places of fill
+            weights[3:] = 0
+        inputs = jnp.asarray(digits.train.inputs[real], jnp.float32) / 255
+        gradients = jax.grad(jaxmlp.loss)(
+            plain.params, Batch(inputs, jnp.asarray(digits.train.targets[real]), jnp.asarray(weights)), NETWORK
+        )
+        updates, optimizer_state = optimizer.update(gradients, plain.optimizer, plain.params)
+        plain = TrainState(optax.apply_updates(plain.params, updates), optimizer_state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, plain)
+
+
+@pytest.mark.parametrize(("output", "loss"), [("sigmoid", "squared_error"), ("softmax", "cross_entropy")])
+def test_manual_and_automatic_gradients_train_alike(digits: Dataset, output: str, loss: str) -> None:
+    network = Network((20, 6, 3), "tanh", output, loss)
+    (manual, cost), (auto, its_cost) = (one_epoch(digits, 32, gradient=g, network=network) for g in ("manual", "auto"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), manual.params, auto.params)
+    np.testing.assert_allclose(cost, its_cost, rtol=1e-5)
+
+
+def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) -> None:
+    train_epoch.clear_cache()
+    examples, state = on_device(digits.train), start(NETWORK, SGD)
+    for epoch in range(1, 4):
+        order = jax.device_put(order_of(0, epoch, 203, 50))
+        state, _ = train_epoch(state, examples, order, network=NETWORK, optimizer=SGD, gradient="manual")
+    assert train_epoch._cache_size() == 1
+
+
+def test_the_state_is_donated(digits: Dataset) -> None:
+    state = start(NETWORK, optax.sgd(0.5, momentum=0.9))
+    order = jax.device_put(order_of(0, 1, 203, 50))
+    lowered = train_epoch.lower(
+        state, on_device(digits.train), order, network=NETWORK, optimizer=optax.sgd(0.5, momentum=0.9), gradient="manual"
+    )
+    donated = [leaf.donated for leaf in jax.tree.leaves(lowered.args_info[0][0])]
+    assert len(donated) == 8
+    assert all(donated)
+
+
+def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> None:
+    order = jax.device_put(order_of(0, 1, 203, 50))
+    program = train_epoch.lower(
+        start(NETWORK, SGD), on_device(digits.train), order, network=NETWORK, optimizer=SGD, gradient="manual"
+    ).as_text()
+    assert "203x20xui8" in program
+    assert "203x20xf32" not in program
+    assert "50x20xf32" in program
+
+
+@pytest.mark.parametrize("count", [1, 7, 999, 1000, 1001, 2500])
+def test_evaluation_scores_every_example(count: int) -> None:
+    rng = np.random.default_rng(count)
+    examples = Examples(
+        rng.integers(0, 256, (count, 20)).astype(np.uint8), rng.integers(0, 3, count).astype(np.int32)
+    )
+    params = start(NETWORK, SGD).params
+    sums = evaluate(params, on_device(examples), network=NETWORK)
+    a = np.asarray(jaxmlp.forward(params, jnp.asarray(examples.inputs, jnp.float32) / 255, NETWORK), np.float64)
+    np.testing.assert_allclose(sums.loss, ((a - np.eye(3)[examples.targets]) ** 2).sum(), rtol=1e-4)
+    assert int(sums.right) == (a.argmax(1) == examples.targets).sum()
+
+
+@settings(max_examples=20)
+@given(outputs=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
+def test_labels_are_the_largest_output_or_a_single_one_from_a_half(outputs: list[float]) -> None:
+    expected = int(outputs[0] >= 0.5) if len(outputs) == 1 else outputs.index(max(outputs))
+    assert jaxmlp.training.epoch.labels_of(np.array([outputs], np.float32)).tolist() == [expected]

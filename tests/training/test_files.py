@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from jaxmlp import Experiment, ExperimentError, Network
+from jaxmlp.training.files import read_experiment
+
+GOOD = '"""What it is."""\nfrom jaxmlp import Experiment, Network\ndef experiment():\n    return Experiment(Network((4, 2)))\n'
+
+
+def test_an_experiment_and_its_docstring_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "good.py"
+    path.write_text(GOOD)
+    assert read_experiment(path) == (Experiment(Network((4, 2))), "What it is.")
+
+
+def test_a_file_may_import_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_tests.py").write_text("SIZES = (5, 3)\n")
+    path = tmp_path / "good.py"
+    path.write_text("from neighbour_of_tests import SIZES\n" + GOOD.replace("(4, 2)", "SIZES"))
+    assert read_experiment(path)[0].network.sizes == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"defines no function experiment\(\)"),
+        ("experiment = 3", r"defines no function experiment\(\)"),
+        ("def experiment(): return None", r"experiment\(\) returns None: expected a jaxmlp.Experiment"),
+        ("def experiment(): return {'a': 1}", r"experiment\(\) returns a value of type dict"),
+        ("def experiment(x): return x", "TypeError: experiment.. missing 1 required"),
+        ("\n\ndef experiment(:", "bad.py, line 3: SyntaxError"),
+        ("import nosuchmodule", "bad.py, line 1: ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("x = 1\ndef experiment():\n    return 1 / 0", "bad.py, line 3: ZeroDivisionError"),
+        ("raise SystemExit(3)", "bad.py, line 1: SystemExit: 3"),
+        ("raise ValueError('a\\nb')", "bad.py, line 1: ValueError: a$"),
+        ("import jaxmlp\ndef experiment(): return jaxmlp.Experiment(jaxmlp.Network((3,)))", "bad.py: network.sizes is 3"),
+        ("\0", "bad.py.*(null bytes|source code string)"),
+    ],
+)
+def test_a_file_that_gives_no_experiment_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(content)
+    with pytest.raises(ExperimentError, match=message) as refusal:
+        read_experiment(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_binary_files_and_missing_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "photo.py").write_bytes(bytes(range(256)))
+    with pytest.raises(ExperimentError, match="photo.py"):
+        read_experiment(tmp_path / "photo.py")
+    with pytest.raises(ExperimentError, match="none.py: no such file: expected an experiment file such as"):
+        read_experiment(tmp_path / "none.py")
+    with pytest.raises(ExperimentError, match="no such file"):
+        read_experiment(tmp_path)

@@ -1,0 +1,122 @@
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmlp
+from jaxmlp import Data, Dataset, DivergedError, Experiment, ExperimentError, Network, Optimizer, Train
+
+EXPERIMENT = Experiment(
+    Network((20, 8, 3)),
+    data=Data(validation=40),
+    optimizer=Optimizer(learning_rate=2.0),
+    train=Train(epochs=25, batch_size=16),
+)
+
+
+def shorter(**train: object) -> Experiment:
+    return replace(EXPERIMENT, train=replace(EXPERIMENT.train, epochs=3, **train))
+
+
+def test_a_network_learns_and_is_scored(digits: Dataset) -> None:
+    run = jaxmlp.fit(EXPERIMENT, digits)
+    assert run.result.test_accuracy >= 0.96
+    assert [record.epoch for record in run.history] == list(range(1, 26))
+    assert run.history[-1].train_loss < run.history[0].train_loss / 5
+    assert (run.predict(digits.test.inputs) == digits.test.targets).mean() == run.result.test_accuracy
+    assert run.result.validation_accuracy == run.history[-1].validation_accuracy
+
+
+def test_training_transfers_nothing_implicitly(digits: Dataset) -> None:
+    with jax.transfer_guard("disallow"):
+        run = jaxmlp.fit(shorter(), digits)
+        run.predict(digits.test.inputs)
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+def test_a_seed_gives_the_same_run_bit_for_bit_and_another_seed_another(digits: Dataset, gradient: str) -> None:
+    a, b = (jaxmlp.fit(shorter(gradient=gradient, seed=7), digits) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    assert [r.train_loss for r in a.history] == [r.train_loss for r in b.history]
+    c = jaxmlp.fit(shorter(gradient=gradient, seed=8), digits)
+    assert (a.params[0].kernel != c.params[0].kernel).any()
+
+
+def test_manual_and_automatic_gradients_give_the_same_curve(digits: Dataset) -> None:
+    manual, auto = (jaxmlp.fit(shorter(gradient=gradient), digits) for gradient in ("manual", "auto"))
+    np.testing.assert_allclose(
+        [(r.train_loss, r.validation_loss) for r in manual.history],
+        [(r.train_loss, r.validation_loss) for r in auto.history],
+        rtol=1e-4,
+    )
+
+
+def test_the_test_set_leaves_no_mark_on_training(digits: Dataset) -> None:
+    shuffled = replace(digits, test=digits.test._replace(targets=digits.test.targets[::-1].copy()))
+    a, b = jaxmlp.fit(shorter(), digits), jaxmlp.fit(shorter(), shuffled)
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    assert [r.validation_loss for r in a.history] == [r.validation_loss for r in b.history]
+
+
+def test_without_a_validation_split_all_examples_are_trained_on(digits: Dataset) -> None:
+    run = jaxmlp.fit(replace(shorter(), data=Data(validation=0)), digits)
+    assert run.history[-1].validation_loss is run.history[-1].validation_accuracy is None
+    assert run.result.test_accuracy is not None
+
+
+def test_a_batch_larger_than_the_data_is_the_full_set(digits: Dataset) -> None:
+    a, b = jaxmlp.fit(shorter(batch_size=163), digits), jaxmlp.fit(shorter(batch_size=10**6), digits)
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+
+
+def test_linear_regression_finds_the_line() -> None:
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    y = x @ np.array([2.0, -1.0]) + 0.5
+    experiment = Experiment(
+        Network((2, 1), output="identity"), Data(validation=50), Optimizer(learning_rate=0.1), Train(epochs=10)
+    )
+    run = jaxmlp.fit(experiment, Dataset.from_arrays(x[:200], y[:200], x[200:], y[200:]))
+    np.testing.assert_allclose(run.params[0].kernel[:, 0], [2, -1], atol=1e-3)
+    np.testing.assert_allclose(run.params[0].bias, [0.5], atol=1e-3)
+    assert run.result.test_accuracy is run.history[0].validation_accuracy is None
+    assert run.result.test_loss < 1e-5
+
+
+@pytest.mark.usefixtures("optax_promotes")
+@pytest.mark.parametrize(
+    ("sizes", "output", "loss"),
+    [((2, 1), "sigmoid", "binary_cross_entropy"), ((2, 2), "softmax", "cross_entropy"), ((2, 4, 1), "sigmoid", "huber")],
+)
+def test_two_classes_take_one_output_or_two(sizes: tuple[int, ...], output: str, loss: str) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    labels = (x.sum(axis=1) > 0).astype(int)
+    experiment = Experiment(Network(sizes, "tanh", output, loss), Data(validation=0), Optimizer("adam", 0.05))
+    run = jaxmlp.fit(experiment, Dataset.from_arrays(x, labels, x, labels))
+    assert run.result.test_accuracy > 0.95
+    probabilities = run.probabilities(x)
+    assert probabilities.shape == (300, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), run.predict(x))
+
+
+def test_divergence_ends_the_run_with_the_epoch_and_the_rate(digits: Dataset) -> None:
+    wild = replace(
+        EXPERIMENT, network=Network((20, 8, 3), "relu", "identity"), optimizer=Optimizer(learning_rate=1e6)
+    )
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: .*nan.*smaller optimizer.learning_rate than 1e\+06"):
+        jaxmlp.fit(wild, digits)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((19, 3), "network.sizes is 19 3: 19 inputs, but an example of digits has 20 features: expected 20"),
+        ((20, 4), "network.sizes is 20 4: 4 outputs, but digits has labels of 3 classes: expected 3 as the last"),
+        ((20, 2), "labels of 3 classes: expected 3"),
+        ((20, 1), "labels of 3 classes: expected 3"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_data_are_refused(sizes: tuple[int, ...], message: str, digits: Dataset) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        jaxmlp.fit(replace(EXPERIMENT, network=Network(sizes)), digits)

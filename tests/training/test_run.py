@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmlp
+from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, RunError, Train
+
+EXPERIMENT = Experiment(
+    Network((20, 8, 3)), Data(validation=40), Optimizer(learning_rate=2.0), Train(epochs=3, batch_size=16)
+)
+
+
+@pytest.fixture
+def folder(digits: Dataset, tmp_path: Path) -> Path:
+    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_is_loaded_as_it_was(digits: Dataset, tmp_path: Path) -> None:
+    run = jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "runs" / "deep")
+    again = jaxmlp.load(tmp_path / "runs" / "deep")
+    jax.tree.map(np.testing.assert_array_equal, run.params, again.params)
+    assert (again.experiment, again.history, again.result) == (EXPERIMENT, run.history, run.result)
+    np.testing.assert_array_equal(again.outputs(digits.test.inputs), run.outputs(digits.test.inputs))
+
+
+def test_a_folder_holds_what_the_design_says(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl", "result.json"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["experiment"] == json.loads(json.dumps(EXPERIMENT.as_dict()))
+    assert config["dataset"] == {"name": "digits", "train": 163, "test": 50}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"train_loss", "validation_loss", "validation_accuracy", "seconds"} <= lines[0].keys()
+    result = json.loads((folder / "result.json").read_text())
+    expected = {"test_accuracy", "test_loss", "validation_accuracy", "epochs", "parameters", "wall_seconds"}
+    assert expected <= result.keys()
+    assert result["parameters"] == EXPERIMENT.network.parameters
+
+
+def test_a_used_folder_is_refused_and_left_as_it_is(folder: Path, digits: Dataset) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="holds a finished run already: expected a new folder"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=folder)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "result.json").unlink()
+    with pytest.raises(RunError, match="holds an unfinished run already"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=folder)
+
+
+def test_an_interrupted_run_keeps_its_last_whole_epoch(digits: Dataset, tmp_path: Path) -> None:
+    def stop(record: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", report=stop)
+    run = jaxmlp.load(tmp_path / "run")
+    assert [record.epoch for record in run.history] == [1]
+    assert run.result is None
+    assert run.predict(digits.test.inputs).shape == (50,)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_hold_a_run_is_refused(place: str, digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="the run folder can't be written: (Not a directory|File exists)"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / place)
+
+
+def test_damaged_and_missing_files_are_named(folder: Path) -> None:
+    for name in ("config.json", "metrics.jsonl", "result.json", "checkpoints/params.npz"):
+        path = folder / name
+        whole = path.read_bytes()
+        for content in (b"", whole[: len(whole) // 2], b"{}", b"[1]", b"\xff\xfe\x00" * 9):
+            if name == "metrics.jsonl" and content == b"":
+                continue  # a run interrupted in its first epoch
+            path.write_bytes(content)
+            with pytest.raises(RunError, match=folder.name) as refusal:
+                jaxmlp.load(folder)
+            assert "\n" not in str(refusal.value)
+        path.unlink()
+        if name != "result.json":
+            with pytest.raises(RunError, match="no such file"):
+                jaxmlp.load(folder)
+        path.write_bytes(whole)
+    jaxmlp.load(folder)
+    with pytest.raises(RunError, match="no such file: expected the folder of a run"):
+        jaxmlp.load(folder / "nowhere")
+
+
+def test_parameters_of_another_network_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for sizes in ([20, 9, 3], [20, 8, 3, 3]):
+        config["experiment"]["network"]["sizes"] = sizes
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(RunError, match="params.npz"):
+            jaxmlp.load(folder)
+
+
+def test_inputs_of_any_shape_and_type_are_taken_if_the_features_fit(folder: Path, digits: Dataset) -> None:
+    run, images = jaxmlp.load(folder), digits.test.inputs
+    np.testing.assert_array_equal(run.outputs(images), run.outputs(images.reshape(-1, 5, 4)))
+    np.testing.assert_allclose(run.outputs(images), run.outputs(images.astype(np.float64) / 255), rtol=1e-5)
+    assert run.outputs(images[:0]).shape == (0, 3)
+    for shape in ((20,), (3, 21)):
+        with pytest.raises(RunError, match=r"expected \(N, 20\)"):
+            run.outputs(np.zeros(shape, np.uint8))
+
+
+def test_outputs_that_are_no_probabilities_are_refused_as_such(digits: Dataset) -> None:
+    run = jaxmlp.fit(Experiment(Network((20, 3), output="identity"), Data(validation=0), train=Train(epochs=1)), digits)
+    with pytest.raises(RunError, match="network.output is 'identity': expected softmax or sigmoid"):
+        run.probabilities(digits.test.inputs)
+    assert run.predict(digits.test.inputs).shape == (50,)

@@ -1,0 +1,39 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from jaxmlp import Dataset, Experiment, Network
+from jaxmlp.training.run import Result
+from jaxmlp.views.tables import device_table, heading, result_table
+
+RESULT = Result(0.9469, 0.085, 0.9432, 0.089, 30, 13_002, 3.2, 75.0)
+
+
+def text_of(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_closing_table_has_the_results_and_the_folder() -> None:
+    text = text_of(result_table(RESULT, Path("runs/lesson")))
+    for part in ("94.69 %", "0.0850", "94.32 %", "13,002", "30 epochs in 3.2 s", "1:15", "runs/lesson"):
+        assert part in text
+
+
+def test_a_regression_has_no_accuracy() -> None:
+    assert "accuracy" not in text_of(result_table(replace(RESULT, test_accuracy=None, validation_accuracy=None), Path()))
+
+
+def test_the_heading_says_what_is_trained_on_what(digits: Dataset) -> None:
+    text = heading(Experiment(Network((20, 8, 3)), ), replace(digits), jax.devices()[0])
+    assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters, manual gradient" in text
+
+
+def test_the_device_table_says_which_one_a_run_uses() -> None:
+    lines = text_of(device_table([jax.devices()[0]] * 2)).splitlines()
+    assert [line.split("│")[3].strip() for line in lines if "cpu:0" in line] == ["yes", "no"]
