@@ -1,3 +1,20 @@
-from jaxmlp import Experiment, Network, Optimizer
+"""The lesson's network: 784-16-16-10, sigmoid, squared error, mini-batch gradient descent, on handwritten digits.
+
+    jaxmlp train experiments/lesson.py
+
+Source: 3Blue1Brown, "But what is a neural network?" and "Gradient descent, how neural networks learn" (2017), where a
+network of these sizes labels about 96 % of the test images right after some play with its structure.
+Expected: TODO
+The learning rate was chosen on validation examples, of seeds that the figures above don't use.
+"""
+
+from jaxmlp import Experiment, Network, Optimizer, Train
+
+
 def experiment() -> Experiment:
-    return Experiment(network=Network((784,16,16,10)), optimizer=Optimizer(learning_rate=1.5))
+    """13,002 parameters, batches of 32."""
+    return Experiment(
+        network=Network(sizes=(784, 16, 16, 10), activation="sigmoid", output="sigmoid", loss="squared_error"),
+        optimizer=Optimizer(name="sgd", learning_rate=0.7),
+        train=Train(epochs=30, batch_size=32),
+    )

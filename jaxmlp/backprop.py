@@ -9,8 +9,8 @@ Backward, from the outputs' wishes to those of every layer before. Row i of D^l 
     D^L = f_L'(z^L)^T dC/da^L
     D^l = f_l'(z^l)^T (D^(l+1) W^(l+1)^T)
 
-A weight's wish is in proportion to the activation it carries, a bias's is the delta itself, and the gradient of the cost
-is their mean over the examples:
+A weight's wish is in proportion to the activation it carries, a bias's is the delta itself, and the gradient of the
+cost is their mean over the examples:
 
     dC/dW^l = sum_i w_i A^(l-1)_i (x) D^l_i / sum_i w_i          dC/db^l = sum_i w_i D^l_i / sum_i w_i
 """
@@ -58,7 +58,7 @@ def backpropagate(params: Params, batch: Batch, network: Network) -> Trace:
     output = output_loss(network.output, network.loss)
     hidden = ACTIVATIONS[network.activation]
 
-    D = (output.delta(z[-1], a[-1], y),)
+    D: tuple[Array, ...] = (output.delta(z[-1], a[-1], y),)
     for l in reversed(range(1, len(params))):  # z^l is z[l - 1], W^(l+1) is params[l].kernel
         D = (hidden.pullback(D[0] @ params[l].kernel.T, z[l - 1], a[l]), *D)
     return Trace(inputs=a[:-1], deltas=D, losses=output.value(z[-1], a[-1], y), weights=batch.weights)

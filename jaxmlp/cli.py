@@ -33,7 +33,9 @@ def parser() -> Parser:
         epilog="jaxmlp train EXPERIMENT --help lists every field with its meaning and the file's value.",
     )
     train.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="such as experiments/lesson.py")
-    rest = train.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="--workdir DIR, and fields to override")
+    rest = train.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="...", help="--workdir DIR, and fields to override"
+    )
     rest.required = False  # argparse would name it among the missing
     train.set_defaults(run=lambda given: run_train(given.experiment, given.rest))
 
@@ -79,7 +81,11 @@ def run_train(path: Path, arguments: Sequence[str]) -> None:
             run = fit(experiment, dataset, workdir=folder, report=progress)
         except KeyboardInterrupt:
             kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
-            console.print(f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}", soft_wrap=True, highlight=False)
+            console.print(
+                f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}",
+                soft_wrap=True,
+                highlight=False,
+            )
             raise
     assert run.result is not None
     console.print(result_table(run.result, folder))
@@ -141,7 +147,9 @@ def override(
 def _message(box: str) -> str:
     """The message inside the box that tyro draws: a title, the message over several lines, a rule, and help."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", box).partition("\n")[2]
-    sections = [" ".join(part.replace("│", " ").split()) for part in re.split(r"^[\s│╰╯─-]+$", plain, flags=re.MULTILINE)]
+    sections = [
+        " ".join(part.replace("│", " ").split()) for part in re.split(r"^[\s│╰╯─-]+$", plain, flags=re.MULTILINE)
+    ]
     message, *help_ = [section for section in sections if section] or [box]
     message = re.sub(r"^Error parsing experiment[.\w]*: ", "", message).rstrip(".")
     near = re.search(r"^Perhaps you meant: (--[\w.-]+)", help_[0]) if help_ else None

@@ -1,7 +1,7 @@
 """Losses `C_i = loss(a_i, y_i)`, each with its derivative, in one table; and the pairs that are fused.
 
-Arrays have shape (B, n), a row an example; a loss is summed over the n outputs and returns shape (B,). The mean over the
-examples is not taken here: what an example wants must not depend on its neighbours.
+Arrays have shape (B, n), a row an example; a loss is summed over the n outputs and returns shape (B,). The mean over
+the examples is not taken here: what an example wants must not depend on its neighbours.
 
 A loss such as the squared error goes with any output activation, and the delta of the output layer is the chain rule:
 

@@ -140,7 +140,7 @@ def forward(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> 
 
 
 def wanted(targets: Num[Array, "B ..."], outputs: int, dtype: DTypeLike) -> Float[Array, "B n_L"]:
-    """The targets as wanted outputs y, shape (B, n_L): a label becomes a row with a single 1 (with one output: itself)."""
+    """The targets as wanted outputs y, shape (B, n_L): a label is a row with a single 1 (of one output: itself)."""
     if targets.ndim == 2:
         return targets.astype(dtype)
     return targets.astype(dtype)[:, None] if outputs == 1 else jax.nn.one_hot(targets, outputs, dtype=dtype)

@@ -13,7 +13,9 @@ from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.losses import FUSED, LOSSES
 
 OUTPUTS = [(output, loss) for loss in LOSSES for output in ACTIVATIONS] + [(FUSED[loss][0], loss) for loss in FUSED]
-NATURAL = {"squared_error": "sigmoid", "absolute_error": "identity", "huber": "tanh"} | {k: v[0] for k, v in FUSED.items()}
+NATURAL = {"squared_error": "sigmoid", "absolute_error": "identity", "huber": "tanh"} | {
+    k: v[0] for k, v in FUSED.items()
+}
 TARGETS = ("labels", "dense", "weighted")
 
 

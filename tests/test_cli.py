@@ -119,7 +119,11 @@ def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:
 
 
 def test_help_needs_no_jax() -> None:
-    code = "import sys; from jaxmlp.cli import main\ntry: main(['--help'])\nfinally: print({'jax', 'tyro', 'rich'} & {*sys.modules})"
+    code = (
+        "import sys; from jaxmlp.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print({'jax', 'tyro', 'rich'} & {*sys.modules})"
+    )
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert end.returncode == 0
     assert "train an experiment's network" in end.stdout

@@ -25,10 +25,12 @@ class Examples(NamedTuple):
     targets: Int[np.ndarray, " N"] | Float[np.ndarray, "N n_L"]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
+        """N."""
         return int(self.inputs.shape[0])
 
     def take(self, indices: Integer[np.ndarray, " M"]) -> "Examples":
+        """The examples at `indices`."""
         return Examples(self.inputs[indices], self.targets[indices])
 
 
@@ -44,6 +46,7 @@ class Dataset:
 
     @property
     def features(self) -> int:
+        """n_0, the numbers in an example."""
         return int(self.train.inputs.shape[1])
 
     @property
@@ -152,7 +155,7 @@ def split(dataset: Dataset, validation: int, seed: int) -> tuple[Dataset, Exampl
     Raises:
         DataError: where the training set would be left empty.
     """
-    count = dataset.train.count
+    count = dataset.train.size
     if validation >= count:
         raise DataError(
             f"data.validation is {validation:,}, but {dataset.name} has {count:,} training examples: "
@@ -170,4 +173,4 @@ def as_inputs(raw: Num[Array, "B n_0"]) -> Float[Array, "B n_0"]:
 
 def on_device(examples: Examples) -> Examples:
     """The examples as arrays on JAX's default device: one explicit transfer."""
-    return jax.device_put(examples)
+    return Examples(*jax.device_put(tuple(examples)))

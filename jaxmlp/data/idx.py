@@ -1,7 +1,7 @@
 """IDX files, the format of MNIST: a reader that trusts nothing.
 
 An IDX file is a header of big-endian numbers (two zero bytes, a byte for the element type, a byte for the number of
-dimensions, four bytes a dimension) and the elements, row by row. Only unsigned bytes (type 8) occur in the MNIST family.
+dimensions, four bytes a dimension) and the elements, row by row. Only unsigned bytes (type 8) occur in MNIST's family.
 """
 
 import gzip
@@ -39,7 +39,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
                 raise DataError(f"{path}: the file is empty: expected an IDX file")
             if zipped and start != GZIP_MAGIC:
                 raise DataError(
-                    f"{path}: begins with bytes {start.hex(' ')}: expected a gzip file (1f 8b); if it is not compressed, "
+                    f"{path}: begins with bytes {start.hex(' ')}: expected a gzip file (1f 8b); if it isn't one, "
                     "remove .gz from its name"
                 )
             if not zipped and start == GZIP_MAGIC:
@@ -49,8 +49,8 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
             expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
             if magic != expected:
                 raise DataError(
-                    f"{path}: magic number is {magic.hex(' ') or 'missing'}: expected {expected.hex(' ')}, unsigned bytes "
-                    f"in {dimensions} dimension{'s' if dimensions > 1 else ''}"
+                    f"{path}: magic number is {magic.hex(' ') or 'missing'}: expected {expected.hex(' ')}, unsigned "
+                    f"bytes in {dimensions} dimension{'s' if dimensions > 1 else ''}"
                 )
             header = file.read(4 * dimensions)
             if len(header) < 4 * dimensions:
@@ -64,7 +64,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
             room = size * GZIP_MOST if zipped else size - 4 - 4 * dimensions
             if elements > room:
                 raise DataError(
-                    f"{path}: truncated: dimensions {shape} ask for {elements:,} bytes of elements: found at most {room:,}"
+                    f"{path}: truncated: dimensions {shape} ask for {elements:,} bytes: found at most {room:,}"
                 )
             content = file.read(elements + 1)
     except (gzip.BadGzipFile, zlib.error) as error:

@@ -18,7 +18,7 @@ def load_data(source: str, classes: int = 10) -> Dataset:
         DataError: for an unknown source, or data that can't be used.
 
     >>> dataset = load_data("mnist")
-    >>> dataset.train.count, dataset.test.count, dataset.features, dataset.outputs
+    >>> dataset.train.size, dataset.test.size, dataset.features, dataset.outputs
     (60000, 10000, 784, 10)
     """
     kind, colon, place = source.partition(":")

@@ -1,5 +1,6 @@
 """The devices that JAX sees. A run uses the first; `JAX_PLATFORMS=cpu` and its like choose the platform."""
 
+import contextlib
 import os
 
 import jax
@@ -18,10 +19,10 @@ def visible() -> list[jax.Device]:
     except RuntimeError as error:
         wish = os.environ.get("JAX_PLATFORMS", "")
         reason = " ".join(str(error).split())
-        raise DeviceError(f"JAX finds no device: {reason}; JAX_PLATFORMS is {wish!r}: expected cpu, cuda, tpu, or unset") from error
+        raise DeviceError(
+            f"JAX finds no device: {reason}; JAX_PLATFORMS is {wish!r}: expected cpu, cuda, tpu, or unset"
+        ) from error
     if devices[0].platform != "cpu":  # an accelerator's host is there too, unless JAX_PLATFORMS leaves it out
-        try:
+        with contextlib.suppress(RuntimeError):
             devices = [*devices, *jax.devices("cpu")]
-        except RuntimeError:
-            pass
     return devices

@@ -49,9 +49,9 @@ def fill(order: Int[np.ndarray, " N"], batch_size: int) -> Int[np.ndarray, "step
     return np.pad(order, (0, -order.size % batch_size)).reshape(-1, batch_size)
 
 
-def masks(count: int, shape: tuple[int, int]) -> Float[np.ndarray, "steps batch_size"]:
+def masks(count: int, shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
     """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
-    return (np.arange(math.prod(shape)) < count).astype(np.float32).reshape(shape)
+    return jnp.asarray((np.arange(math.prod(shape)) < count).astype(np.float32).reshape(shape))
 
 
 def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, " B"]) -> Batch:
@@ -59,13 +59,14 @@ def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, 
 
     The indices are known to lie inside: JAX's default index mode would check each row, five times slower on a CPU.
     """
-    inputs, targets = (array.at[indices].get(mode="promise_in_bounds") for array in examples)
+    inputs, targets = (jnp.asarray(array).at[indices].get(mode="promise_in_bounds") for array in examples)
     return Batch(as_inputs(inputs), targets, weights)
 
 
 def flip(tree: Tree) -> Tree:
     """Every matrix of a pytree transposed."""
-    return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
+    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
+    return flipped
 
 
 @partial(jax.jit, static_argnames=("network", "optimizer", "gradient"), donate_argnames="state")
@@ -112,17 +113,17 @@ EVALUATION_BATCH = 1000
 def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
     """Scores over every example, in batches of 1,000 and one program."""
     count = examples.inputs.shape[0]
-    order = fill(np.arange(count, dtype=np.int32), min(EVALUATION_BATCH, count))
+    order = jnp.asarray(fill(np.arange(count, dtype=np.int32), min(EVALUATION_BATCH, count)))
     labelled = examples.targets.ndim == 1
 
     def score(sums: Scores, at: tuple[Array, Array]) -> tuple[Scores, None]:
-        batch = gather(examples, *at)
+        batch, mask = gather(examples, *at), at[1]
         z, a = propagate(params, batch.inputs, network)
         C = output_loss(network.output, network.loss).value(
             z[-1], a[-1], wanted(batch.targets, network.sizes[-1], a[-1].dtype)
         )
-        right = (labels_of(a[-1]) == batch.targets) & (batch.weights > 0) if labelled else jnp.zeros_like(C, bool)
-        return Scores(sums.loss + jnp.sum(C * batch.weights), sums.right + jnp.sum(right, dtype=jnp.int32)), None
+        right = (labels_of(a[-1]) == batch.targets) & (mask > 0) if labelled else jnp.zeros_like(C, bool)
+        return Scores(sums.loss + jnp.sum(C * mask), sums.right + jnp.sum(right, dtype=jnp.int32)), None
 
     none = Scores(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
     sums, _ = jax.lax.scan(score, none, (order, masks(count, order.shape)))
@@ -130,7 +131,7 @@ def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
 
 
 def labels_of(a: Outputs) -> Outputs:
-    """The labels, shape (B,), that outputs of shape (B, n_L) stand for: the largest one's; of a single one, 1 from 1/2 on.
+    """The labels, shape (B,), that outputs of shape (B, n_L) stand for: the largest's; of a single one, 1 from 1/2 on.
 
     Takes and gives JAX's arrays or NumPy's.
     """

@@ -18,7 +18,8 @@ def read_experiment(path: Path) -> tuple[Experiment, str]:
     if not path.is_file():
         raise ExperimentError(f"{path}: no such file: expected an experiment file such as experiments/lesson.py")
     spec = importlib.util.spec_from_loader(path.stem, importlib.machinery.SourceFileLoader(path.stem, str(path)))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))  # as for a script, so that the file may import its neighbours
     try:

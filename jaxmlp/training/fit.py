@@ -35,8 +35,8 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
     n, sizes = experiment.network.sizes, " ".join(map(str, experiment.network.sizes))
     if n[0] != dataset.features:
         raise ExperimentError(
-            f"network.sizes is {sizes}: {n[0]} inputs, but an example of {dataset.name} has {dataset.features} features: "
-            f"expected {dataset.features} as the first size"
+            f"network.sizes is {sizes}: {n[0]} inputs, but an example of {dataset.name} has {dataset.features} "
+            f"features: expected {dataset.features} as the first size"
         )
     expected = (1, 2) if dataset.labelled and dataset.outputs == 2 else (dataset.outputs,)
     if n[-1] not in expected:
@@ -99,7 +99,7 @@ def fit(
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
     folder = None if workdir is None else RunFolder.create(workdir, experiment, dataset)
 
-    network, train, count = experiment.network, experiment.train, dataset.train.count
+    network, train, count = experiment.network, experiment.train, dataset.train.size
     optimizer = make(experiment.optimizer)
     params = initial_params(experiment)
     state = TrainState(params, jax.jit(optimizer.init)(params))
@@ -109,12 +109,10 @@ def fit(
     for epoch in range(1, train.epochs + 1):
         begun = time.perf_counter()
         order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
-        state, cost = train_epoch(
-            state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient
-        )
+        state, cost = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient)
         train_loss = float(jax.device_get(cost))
         seconds = time.perf_counter() - begun
-        loss, accuracy = scores(state.params, validation, experiment) if held_out.count else (None, None)
+        loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
         if not (math.isfinite(train_loss) and math.isfinite(loss or 0)):
             raise DivergedError(
                 f"training diverged in epoch {epoch}: the training loss is {train_loss}, the validation loss {loss}; a "
@@ -152,5 +150,5 @@ def fit(
 def scores(params: Params, examples: Examples, experiment: Experiment) -> tuple[float, float | None]:
     """The mean loss and, where the targets are labels, the accuracy over all of `examples`."""
     sums = jax.device_get(evaluate(params, examples, network=experiment.network))
-    accuracy = int(sums.right) / examples.count if examples.targets.ndim == 1 else None
-    return float(sums.loss) / examples.count, accuracy
+    accuracy = int(sums.right) / examples.size if examples.targets.ndim == 1 else None
+    return float(sums.loss) / examples.size, accuracy

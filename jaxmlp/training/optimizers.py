@@ -1,6 +1,6 @@
 """The optimizer that an experiment names; optax does the work."""
 
-from functools import lru_cache
+from functools import cache
 
 import optax
 
@@ -9,9 +9,9 @@ from jaxmlp.training.config import Optimizer
 MAKERS = {"sgd": optax.sgd, "adam": optax.adam}
 
 
-@lru_cache(maxsize=None)
+@cache
 def make(optimizer: Optimizer) -> optax.GradientTransformation:
-    """The optimizer as a pair of pure functions. Equal settings give the same object, so that no program compiles twice.
+    """The optimizer as a pair of pure functions. Equal settings give the same object, lest a program compile twice.
 
     >>> make(Optimizer("sgd", learning_rate=0.5)) is make(Optimizer("sgd", learning_rate=0.5))
     True

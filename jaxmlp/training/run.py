@@ -1,9 +1,9 @@
 """A run: what training leaves behind, in memory and in its folder.
 
-    config.json               the experiment, the data set's name and sizes, the versions: what it takes to run it again
-    metrics.jsonl             a line an epoch
-    checkpoints/params.npz    the parameters after the last whole epoch: kernel_1, bias_1, kernel_2, ...
-    result.json               written last, so that only a finished run has one
+config.json               the experiment, the data set's name and sizes, the versions: what it takes to run it again
+metrics.jsonl             a line an epoch
+checkpoints/params.npz    the parameters after the last whole epoch: kernel_1, bias_1, kernel_2, ...
+result.json               written last, so that only a finished run has one
 """
 
 import io
@@ -19,7 +19,6 @@ from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -91,7 +90,9 @@ class Run:
         inputs, n_0 = np.asarray(inputs), self.experiment.network.sizes[0]
         rows = inputs.reshape(inputs.shape[0], -1) if inputs.ndim > 1 and inputs.size else inputs
         if rows.ndim != 2 or rows.shape[1] != n_0:
-            raise RunError(f"inputs have shape {inputs.shape}: expected (N, {n_0}), or (N, ...) with {n_0} in an example")
+            raise RunError(
+                f"inputs have shape {inputs.shape}: expected (N, {n_0}), or (N, ...) with {n_0} in an example"
+            )
         rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
         params, rows = jax.device_put((self.params, rows))
         outputs: np.ndarray = jax.device_get(outputs_for(params, rows, network=self.experiment.network))
@@ -99,7 +100,8 @@ class Run:
 
     def predict(self, inputs: Num[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
         """The label of each example, shape (N,); for regression see `outputs`, as for inputs and errors."""
-        return labels_of(self.outputs(inputs))
+        labels: np.ndarray = labels_of(self.outputs(inputs))
+        return labels
 
     def probabilities(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N classes"]:
         """The probability of each label, shape (N, classes), rows adding up to 1. For inputs see `outputs`.
@@ -112,13 +114,16 @@ class Run:
         """
         output = self.experiment.network.output
         if output not in ("softmax", "sigmoid"):
-            raise RunError(f"network.output is {output!r}: expected softmax or sigmoid for probabilities; see outputs()")
+            raise RunError(
+                f"network.output is {output!r}: expected softmax or sigmoid for probabilities; see outputs()"
+            )
         a = self.outputs(inputs)
         if output == "softmax":
             return a
         if a.shape[1] == 1:
             return np.concatenate([1 - a, a], axis=1)
-        return a / np.maximum(a.sum(axis=1, keepdims=True), np.finfo(a.dtype).tiny)
+        probabilities: np.ndarray = a / np.maximum(a.sum(axis=1, keepdims=True), np.finfo(a.dtype).tiny)
+        return probabilities
 
 
 class RunFolder:
@@ -138,7 +143,7 @@ class RunFolder:
         RunFolder.refuse_used(folder.path)
         config = {
             "experiment": experiment.as_dict(),
-            "dataset": {"name": dataset.name, "train": dataset.train.count, "test": dataset.test.count},
+            "dataset": {"name": dataset.name, "train": dataset.train.size, "test": dataset.test.size},
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in ("jaxmlp", "jax", "jaxlib", "numpy", "optax")},
             "device": jax.devices()[0].device_kind,

@@ -17,8 +17,8 @@ def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str
     network, train, validation = experiment.network, experiment.train, experiment.data.validation
     return (
         f"{network}: {network.parameters:,} parameters, {train.gradient} gradient\n"
-        f"{dataset.name}: {dataset.train.count - validation:,} training, {validation:,} validation, "
-        f"{dataset.test.count:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
+        f"{dataset.name}: {dataset.train.size - validation:,} training, {validation:,} validation, "
+        f"{dataset.test.size:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
     )
 
 
@@ -33,7 +33,10 @@ def result_table(result: Result, folder: Path) -> Table:
     if result.validation_accuracy is not None:
         table.add_row("validation accuracy", f"{100 * result.validation_accuracy:.2f} %")
     table.add_row("parameters", f"{result.parameters:,}")
-    table.add_row("training", f"{result.epochs} epoch{'s' * (result.epochs > 1)} in {_seconds(result.train_seconds)}, compilation included")
+    table.add_row(
+        "training",
+        f"{result.epochs} epoch{'s' * (result.epochs > 1)} in {_seconds(result.train_seconds)}, compilation included",
+    )
     table.add_row("in all", _seconds(result.wall_seconds))
     table.add_row("run folder", str(folder))
     return table

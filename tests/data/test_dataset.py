@@ -13,7 +13,7 @@ def test_a_split_parts_the_training_set_by_seed_and_leaves_the_test_set(validati
     numbers = np.arange(203)
     whole = Dataset.from_arrays(numbers[:, None].astype(float), numbers, np.ones((2, 1)), np.array([0, 1]))
     rest, held_out = split(whole, validation, seed)
-    assert held_out.count == validation
+    assert held_out.size == validation
     assert sorted([*rest.train.targets, *held_out.targets]) == numbers.tolist()
     np.testing.assert_array_equal(rest.train.inputs[:, 0], rest.train.targets)
     assert rest.test is whole.test

@@ -1,4 +1,4 @@
-"""The reader trusts nothing: every damaged file is refused with a DataError that names it, and none crashes or loads."""
+"""The reader trusts nothing: every damaged file is refused with a DataError that names it; none crashes or loads."""
 
 import gzip
 import struct
@@ -26,7 +26,20 @@ def damaged(name: str, content: bytes) -> Iterator[tuple[str, bytes, str]]:
     start, magic = 4 + 4 * dimensions, content[:4]
     shape, elements = content[4:start], content[start:]
 
-    for i, byte in ((0, 1), (0, 255), (1, 1), (1, 128), (2, 0), (2, 9), (2, 13), (2, 14), (3, 0), (3, 2), (3, 4), (3, 255)):
+    for i, byte in (
+        (0, 1),
+        (0, 255),
+        (1, 1),
+        (1, 128),
+        (2, 0),
+        (2, 9),
+        (2, 13),
+        (2, 14),
+        (3, 0),
+        (3, 2),
+        (3, 4),
+        (3, 255),
+    ):
         wrong = bytearray(content)
         wrong[i] = byte
         yield f"magic byte {i} is {byte}", bytes(wrong), r"magic number is .* expected 00 00 08 0\d"

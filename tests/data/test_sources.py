@@ -17,12 +17,12 @@ def test_a_folder_and_a_file_of_the_same_arrays_are_the_same_data_set(
     idx_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     idx = load_data(f"idx:{idx_folder()}", classes=4)
-    arrays = dict(
-        x_train=idx.train.inputs.reshape(-1, 3, 2),
-        y_train=idx.train.targets,
-        x_test=idx.test.inputs.reshape(-1, 3, 2),
-        y_test=idx.test.targets,
-    )
+    arrays = {
+        "x_train": idx.train.inputs.reshape(-1, 3, 2),
+        "y_train": idx.train.targets,
+        "x_test": idx.test.inputs.reshape(-1, 3, 2),
+        "y_test": idx.test.targets,
+    }
     np.savez(tmp_path / "same.npz", **arrays)
     npz = load_data(f"npz:{tmp_path / 'same.npz'}", classes=4)
     for a, b in ((idx.train, npz.train), (idx.test, npz.test)):

@@ -13,7 +13,9 @@ def test_the_first_device_is_the_one_that_jax_uses() -> None:
 
 def test_a_platform_that_is_not_there_is_one_clear_line() -> None:
     command = [sys.executable, "-c", "from jaxmlp.cli import main; raise SystemExit(main(['devices']))"]
-    end = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "tpu"}, capture_output=True, text=True, check=False)
+    end = subprocess.run(
+        command, env=os.environ | {"JAX_PLATFORMS": "tpu"}, capture_output=True, text=True, check=False
+    )
     assert end.returncode == 2
     assert end.stderr.startswith("jaxmlp: JAX finds no device: ")
     assert "JAX_PLATFORMS is 'tpu': expected cpu, cuda, tpu, or unset" in end.stderr

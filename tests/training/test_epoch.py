@@ -24,11 +24,9 @@ def start(network: Network, optimizer: optax.GradientTransformation, seed: int =
 def one_epoch(digits: Dataset, batch_size: int, *, gradient: str = "manual", **changes: Any) -> tuple[TrainState, Any]:
     network = changes.get("network", NETWORK)
     optimizer = changes.get("optimizer", SGD)
-    order = jax.device_put(order_of(0, 1, digits.train.count, batch_size))
+    order = jax.device_put(order_of(0, 1, digits.train.size, batch_size))
     state = start(network, optimizer)
-    return train_epoch(
-        state, on_device(digits.train), order, network=network, optimizer=optimizer, gradient=gradient
-    )
+    return train_epoch(state, on_device(digits.train), order, network=network, optimizer=optimizer, gradient=gradient)
 
 
 SGD = optax.sgd(0.5)
@@ -53,7 +51,7 @@ def test_every_epoch_and_every_seed_has_its_own_order() -> None:
 def numpy_epoch(digits: Dataset, batch_size: int, rate: float) -> tuple[list[np.ndarray], float]:
     """The lesson, written out in NumPy and float64: each example alone, then the mean of their wishes."""
     params = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(start(NETWORK, SGD).params)]
-    order = np.random.default_rng([0, 1]).permutation(digits.train.count)
+    order = np.random.default_rng([0, 1]).permutation(digits.train.size)
     total = 0.0
     for first in range(0, order.size, batch_size):
         batch = order[first : first + batch_size]
@@ -125,7 +123,12 @@ def test_the_state_is_donated(digits: Dataset) -> None:
     state = start(NETWORK, optax.sgd(0.5, momentum=0.9))
     order = jax.device_put(order_of(0, 1, 203, 50))
     lowered = train_epoch.lower(
-        state, on_device(digits.train), order, network=NETWORK, optimizer=optax.sgd(0.5, momentum=0.9), gradient="manual"
+        state,
+        on_device(digits.train),
+        order,
+        network=NETWORK,
+        optimizer=optax.sgd(0.5, momentum=0.9),
+        gradient="manual",
     )
     donated = [leaf.donated for leaf in jax.tree.leaves(lowered.args_info[0][0])]
     assert len(donated) == 8
@@ -145,9 +148,7 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
 @pytest.mark.parametrize("count", [1, 7, 999, 1000, 1001, 2500])
 def test_evaluation_scores_every_example(count: int) -> None:
     rng = np.random.default_rng(count)
-    examples = Examples(
-        rng.integers(0, 256, (count, 20)).astype(np.uint8), rng.integers(0, 3, count).astype(np.int32)
-    )
+    examples = Examples(rng.integers(0, 256, (count, 20)).astype(np.uint8), rng.integers(0, 3, count).astype(np.int32))
     params = start(NETWORK, SGD).params
     sums = evaluate(params, on_device(examples), network=NETWORK)
     a = np.asarray(jaxmlp.forward(params, jnp.asarray(examples.inputs, jnp.float32) / 255, NETWORK), np.float64)

@@ -5,7 +5,11 @@ import pytest
 from jaxmlp import Experiment, ExperimentError, Network
 from jaxmlp.training.files import read_experiment
 
-GOOD = '"""What it is."""\nfrom jaxmlp import Experiment, Network\ndef experiment():\n    return Experiment(Network((4, 2)))\n'
+GOOD = '''"""What it is."""
+from jaxmlp import Experiment, Network
+def experiment():
+    return Experiment(Network((4, 2)))
+'''
 
 
 def test_an_experiment_and_its_docstring_are_read(tmp_path: Path) -> None:
@@ -34,7 +38,10 @@ def test_a_file_may_import_its_neighbour(tmp_path: Path) -> None:
         ("x = 1\ndef experiment():\n    return 1 / 0", "bad.py, line 3: ZeroDivisionError"),
         ("raise SystemExit(3)", "bad.py, line 1: SystemExit: 3"),
         ("raise ValueError('a\\nb')", "bad.py, line 1: ValueError: a$"),
-        ("import jaxmlp\ndef experiment(): return jaxmlp.Experiment(jaxmlp.Network((3,)))", "bad.py: network.sizes is 3"),
+        (
+            "import jaxmlp\ndef experiment(): return jaxmlp.Experiment(jaxmlp.Network((3,)))",
+            "bad.py: network.sizes is 3",
+        ),
         ("\0", "bad.py.*(null bytes|source code string)"),
     ],
 )

@@ -86,7 +86,11 @@ def test_linear_regression_finds_the_line() -> None:
 @pytest.mark.usefixtures("optax_promotes")
 @pytest.mark.parametrize(
     ("sizes", "output", "loss"),
-    [((2, 1), "sigmoid", "binary_cross_entropy"), ((2, 2), "softmax", "cross_entropy"), ((2, 4, 1), "sigmoid", "huber")],
+    [
+        ((2, 1), "sigmoid", "binary_cross_entropy"),
+        ((2, 2), "softmax", "cross_entropy"),
+        ((2, 4, 1), "sigmoid", "huber"),
+    ],
 )
 def test_two_classes_take_one_output_or_two(sizes: tuple[int, ...], output: str, loss: str) -> None:
     x = np.random.default_rng(0).normal(size=(300, 2))
@@ -101,9 +105,7 @@ def test_two_classes_take_one_output_or_two(sizes: tuple[int, ...], output: str,
 
 
 def test_divergence_ends_the_run_with_the_epoch_and_the_rate(digits: Dataset) -> None:
-    wild = replace(
-        EXPERIMENT, network=Network((20, 8, 3), "relu", "identity"), optimizer=Optimizer(learning_rate=1e6)
-    )
+    wild = replace(EXPERIMENT, network=Network((20, 8, 3), "relu", "identity"), optimizer=Optimizer(learning_rate=1e6))
     with pytest.raises(DivergedError, match=r"diverged in epoch 1: .*nan.*smaller optimizer.learning_rate than 1e\+06"):
         jaxmlp.fit(wild, digits)
 

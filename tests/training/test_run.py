@@ -28,7 +28,12 @@ def test_a_run_is_loaded_as_it_was(digits: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_what_the_design_says(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl", "result.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+    ]
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"] == json.loads(json.dumps(EXPERIMENT.as_dict()))
     assert config["dataset"] == {"name": "digits", "train": 163, "test": 50}

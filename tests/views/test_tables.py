@@ -26,11 +26,13 @@ def test_the_closing_table_has_the_results_and_the_folder() -> None:
 
 
 def test_a_regression_has_no_accuracy() -> None:
-    assert "accuracy" not in text_of(result_table(replace(RESULT, test_accuracy=None, validation_accuracy=None), Path()))
+    assert "accuracy" not in text_of(
+        result_table(replace(RESULT, test_accuracy=None, validation_accuracy=None), Path())
+    )
 
 
 def test_the_heading_says_what_is_trained_on_what(digits: Dataset) -> None:
-    text = heading(Experiment(Network((20, 8, 3)), ), replace(digits), jax.devices()[0])
+    text = heading(Experiment(Network((20, 8, 3))), digits, jax.devices()[0])
     assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters, manual gradient" in text
 
 
