@@ -3,7 +3,7 @@
     jaxmlp train experiments/lesson.py
 
 Source: 3Blue1Brown, "But what is a neural network?" and "Gradient descent, how neural networks learn" (2017), where a
-network of these sizes labels about 96 % of the test images right after some play with its structure.
+network of these sizes labels about 96 % of new images right.
 Expected: TODO
 The learning rate was chosen on validation examples, of seeds that the figures above don't use.
 """

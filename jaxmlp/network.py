@@ -132,8 +132,9 @@ def forward(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> 
     """The network's outputs a^L, shape (B, n_L).
 
     >>> network = Network((3, 2), output="softmax", loss="cross_entropy")
-    >>> float(forward(init(jax.random.key(0), network), jnp.ones((1, 3)), network).sum())
-    1.0
+    >>> inputs = jnp.ones((1, 3), jnp.float32)
+    >>> forward(init(jax.random.key(0), network), inputs, network).shape
+    (1, 2)
     """
     _, a = propagate(params, inputs, network)
     return a[-1]

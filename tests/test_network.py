@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def test_the_lessons_network_has_13002_parameters() -> None:
 @given(sizes=SIZES, dtype=st.sampled_from(["float16", "bfloat16", "float32"]))
 def test_init_has_the_sizes_and_the_type_asked_for(sizes: tuple[int, ...], dtype: str) -> None:
     params = jaxmlp.init(jax.random.key(0), Network(sizes), jnp.dtype(dtype))
-    assert [layer.kernel.shape for layer in params] == list(zip(sizes, sizes[1:], strict=False))
+    assert [layer.kernel.shape for layer in params] == list(itertools.pairwise(sizes))
     assert [layer.bias.shape for layer in params] == [(n,) for n in sizes[1:]]
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
 
@@ -96,9 +98,9 @@ def test_a_weight_counts_an_example_that_many_times(loss: str, weights: list[int
 
 
 def test_labels_are_rows_with_a_single_one_and_themselves_for_a_single_output() -> None:
-    x = jnp.array([[0.2], [0.7]])
+    x = jnp.array([[0.2], [0.7]], jnp.float32)
     for n_out, dense in ((3, [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]), (1, [[2.0], [1.0]])):
         network = Network((1, n_out), output="identity")
         params = jaxmlp.init(jax.random.key(0), network)
         labelled = jaxmlp.loss(params, Batch(x, jnp.array([2, 1])), network)
-        assert labelled == jaxmlp.loss(params, Batch(x, jnp.asarray(dense)), network)
+        assert labelled == jaxmlp.loss(params, Batch(x, jnp.asarray(dense, jnp.float32)), network)
