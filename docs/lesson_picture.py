@@ -1,7 +1,7 @@
 """Draws docs/lesson.png, the picture of the README, from a run of experiments/lesson.py.
 
-    jaxmlp train experiments/lesson.py --workdir runs/lesson
-    python docs/lesson_picture.py runs/lesson
+jaxmlp train experiments/lesson.py --workdir runs/lesson
+python docs/lesson_picture.py runs/lesson
 """
 
 import sys

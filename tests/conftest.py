@@ -1,4 +1,7 @@
-"""Strict arithmetic for every test: no implicit promotion of shapes or types. Floating types follow JAX_ENABLE_X64."""
+"""Strict tests: shapes and types of every function are checked, and none is promoted implicitly.
+
+Floating types follow JAX_ENABLE_X64.
+"""
 
 import gzip
 from collections.abc import Callable, Iterator
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from jaxmlp import Dataset
+jaxtyping.install_import_hook("jaxmlp", "beartype.beartype")  # before the package is imported
+
+from jaxmlp import Dataset  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

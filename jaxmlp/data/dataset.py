@@ -29,7 +29,7 @@ class Examples(NamedTuple):
         """N."""
         return int(self.inputs.shape[0])
 
-    def take(self, indices: Integer[np.ndarray, " M"]) -> "Examples":
+    def take(self, indices: Integer[np.ndarray, " M"] | slice) -> "Examples":
         """The examples at `indices`."""
         return Examples(self.inputs[indices], self.targets[indices])
 
