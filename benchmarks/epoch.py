@@ -9,6 +9,7 @@ are bytes in memory for jaxmlp, which converts each batch inside the compiled st
 """
 
 import importlib.util
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def torch_loop(dataset: jaxmlp.Dataset) -> Contestant:
 
     x, y = torch.tensor(np.float32(dataset.train.inputs) / 255), torch.eye(10)[dataset.train.targets]
     layers = [
-        part for n, m in zip(SIZES, SIZES[1:], strict=False) for part in (torch.nn.Linear(n, m), torch.nn.Sigmoid())
+        part for n, m in itertools.pairwise(SIZES) for part in (torch.nn.Linear(n, m), torch.nn.Sigmoid())
     ]
     model = torch.nn.Sequential(*layers)
     optimizer = torch.optim.SGD(model.parameters(), RATE)
