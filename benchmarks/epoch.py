@@ -73,9 +73,7 @@ def torch_loop(dataset: jaxmlp.Dataset) -> Contestant:
     import torch
 
     x, y = torch.tensor(np.float32(dataset.train.inputs) / 255), torch.eye(10)[dataset.train.targets]
-    layers = [
-        part for n, m in itertools.pairwise(SIZES) for part in (torch.nn.Linear(n, m), torch.nn.Sigmoid())
-    ]
+    layers = [part for n, m in itertools.pairwise(SIZES) for part in (torch.nn.Linear(n, m), torch.nn.Sigmoid())]
     model = torch.nn.Sequential(*layers)
     optimizer = torch.optim.SGD(model.parameters(), RATE)
 
