@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jaxmlp.errors import ExperimentError, JaxmlpError
 
 if TYPE_CHECKING:
+    from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
 
 
@@ -25,19 +26,23 @@ def parser() -> Parser:
     top = Parser(prog="jaxmlp", description="Train multilayer perceptrons with a backward pass derived by hand.")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
-    train = commands.add_parser(
-        "train",
-        help="train an experiment's network",
-        usage="jaxmlp train EXPERIMENT [--workdir DIR] [--FIELD VALUE ...]",
-        description="Train an experiment's network, and keep the run in a folder.",
-        epilog="jaxmlp train EXPERIMENT --help lists every field with its meaning and the file's value.",
-    )
-    train.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="such as experiments/lesson.py")
-    rest = train.add_argument(
-        "rest", nargs=argparse.REMAINDER, metavar="...", help="--workdir DIR, and fields to override"
-    )
-    rest.required = False  # argparse would name it among the missing
-    train.set_defaults(run=lambda given: run_train(given.experiment, given.rest))
+    for name, run, about in (
+        ("train", run_train, "train an experiment's network, and keep the run in a folder"),
+        ("compare", run_compare, "train it with the hand-derived and with the automatic gradient, side by side"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=about,
+            usage=f"jaxmlp {name} EXPERIMENT [--workdir DIR] [--FIELD VALUE ...]",
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=f"jaxmlp {name} EXPERIMENT --help lists every field with its meaning and the file's value.",
+        )
+        command.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="such as experiments/lesson.py")
+        rest = command.add_argument(
+            "rest", nargs=argparse.REMAINDER, metavar="...", help="options and fields to override"
+        )
+        rest.required = False  # argparse would name it among the missing
+        command.set_defaults(run=lambda given, run=run: run(given.experiment, given.rest))
 
     devices = commands.add_parser("devices", help="list the devices that JAX sees")
     devices.set_defaults(run=lambda given: run_devices())
@@ -62,14 +67,13 @@ def run_train(path: Path, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from jaxmlp.training.devices import visible
-    from jaxmlp.training.files import read_experiment
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder
     from jaxmlp.views.progress import Progress
     from jaxmlp.views.tables import heading, result_table
 
-    experiment, about = read_experiment(path)
-    experiment, workdir = override(experiment, arguments, prog=f"jaxmlp train {path}", about=about)
+    meaning = "The run's folder; by default runs/ and the experiment's name."
+    experiment, workdir = override("train", path, arguments, workdir=meaning)
     folder = workdir or unused(Path("runs") / path.stem)
     RunFolder.refuse_used(folder)  # before the data are read
     dataset, device = load_for(experiment), visible()[0]
@@ -91,6 +95,44 @@ def run_train(path: Path, arguments: Sequence[str]) -> None:
     console.print(result_table(run.result, folder))
 
 
+def run_compare(path: Path, arguments: Sequence[str]) -> None:
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from jaxmlp.training.compare import compare
+    from jaxmlp.training.devices import visible
+    from jaxmlp.training.fit import load_for
+    from jaxmlp.training.run import RunFolder, write_whole, writing
+    from jaxmlp.views.comparison import comparison_table, describe_pair
+    from jaxmlp.views.plots import comparison_figure
+    from jaxmlp.views.tables import heading
+
+    meaning = "The folder for comparison.json and comparison.png; by default runs/, the experiment's name and -compare."
+    experiment, workdir = override("compare", path, arguments, workdir=meaning)
+    folder = workdir or unused(Path("runs") / f"{path.stem}-compare")
+    RunFolder.refuse_used(folder)
+    dataset, device = load_for(experiment), visible()[0]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    console = Console()
+    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
+
+    def report(pair: "Pair") -> None:
+        console.print(describe_pair(pair, experiment.train.epochs), soft_wrap=True, highlight=False)
+
+    comparison = compare(experiment, dataset, report=report)
+    data = {"experiment": experiment.as_dict(), "epochs": [asdict(pair) for pair in comparison.epochs]}
+    data |= {"leaves": comparison.leaves, "drift": comparison.drift.tolist()}
+    with writing(folder):
+        write_whole(folder / "comparison.json", (json.dumps(data) + "\n").encode())
+        comparison_figure(comparison, str(experiment.network)).savefig(folder / "comparison.png", dpi=110)
+    console.print(comparison_table(comparison))
+    console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False)
+
+
 def run_devices() -> None:
     from rich.console import Console
 
@@ -109,31 +151,31 @@ def unused(folder: Path) -> Path:
     return candidate
 
 
-def override(
-    experiment: "Experiment", arguments: Sequence[str], prog: str, about: str
-) -> tuple["Experiment", Path | None]:
-    """The experiment with the fields that the command line sets, and the folder that it names.
+def override(command: str, path: Path, arguments: Sequence[str], **option: str) -> tuple["Experiment", Path | None]:
+    """The experiment of a file with the fields that the command line sets, and the value of the command's own option.
+
+    That takes a path; `option` gives its name and meaning.
 
     Raises:
-        ExperimentError: for an unknown field, or a value that the field can't have.
+        ExperimentError: for an unusable file, an unknown field, or a value that the field can't have.
         SystemExit: after --help.
     """
     import contextlib
     import io
-    from dataclasses import dataclass
+    from dataclasses import make_dataclass
     from typing import Annotated
 
     import tyro
 
     from jaxmlp.training.config import Experiment
+    from jaxmlp.training.files import read_experiment
 
-    @dataclass(frozen=True)
-    class Settings:
-        experiment: Annotated[Experiment, tyro.conf.arg(name="")]
-        workdir: Path | None = None
-        """The run's folder; by default runs/ and the experiment's name."""
-
-    complaint = io.StringIO()
+    experiment, about = read_experiment(path)
+    ((name, meaning),) = option.items()
+    own = (name, Annotated[Path | None, tyro.conf.arg(help=meaning)], None)
+    fields = Annotated[Experiment, tyro.conf.arg(name="")]
+    Settings = make_dataclass("Settings", [("experiment", fields), own], frozen=True)
+    prog, complaint = f"jaxmlp {command} {path}", io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             settings = tyro.cli(Settings, default=Settings(experiment), args=arguments, prog=prog, description=about)
@@ -141,7 +183,7 @@ def override(
         if not end.code:
             raise
         raise ExperimentError(f"{_message(complaint.getvalue())}; {prog} --help lists every field") from None
-    return settings.experiment, settings.workdir
+    return settings.experiment, getattr(settings, name)
 
 
 def _message(box: str) -> str:

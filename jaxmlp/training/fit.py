@@ -7,6 +7,7 @@ from os import PathLike
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from jaxmlp.data.dataset import Dataset, Examples, on_device, split
 from jaxmlp.data.sources import load_data
@@ -47,11 +48,15 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
 
 
-def initial_params(experiment: Experiment) -> Params:
-    """The parameters that the experiment starts from, a function of its seed."""
-    start = jax.jit(lambda seed: init(jax.random.key(seed), experiment.network))
-    params: Params = start(jax.device_put(np.uint32(experiment.train.seed)))
-    return params
+def initial_state(experiment: Experiment) -> TrainState:
+    """What the experiment starts from, a function of its seed."""
+
+    def start(seed: Array) -> TrainState:
+        params = init(jax.random.key(seed), experiment.network)
+        return TrainState(params, make(experiment.optimizer).init(params))
+
+    state: TrainState = jax.jit(start)(jax.device_put(np.uint32(experiment.train.seed)))
+    return state
 
 
 def ignore(record: EpochRecord) -> None:
@@ -101,8 +106,7 @@ def fit(
 
     network, train, count = experiment.network, experiment.train, dataset.train.size
     optimizer = make(experiment.optimizer)
-    params = initial_params(experiment)
-    state = TrainState(params, jax.jit(optimizer.init)(params))
+    state = initial_state(experiment)
     examples, validation = on_device(dataset.train), on_device(held_out)
 
     history: list[EpochRecord] = []

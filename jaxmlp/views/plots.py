@@ -1,0 +1,33 @@
+"""Plots, as matplotlib figures."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxmlp.training.compare import Comparison
+
+
+def comparison_figure(comparison: Comparison, title: str) -> Figure:
+    """Both curves, the drift of the parameters step by step, and the time of a step."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    curves, drift, times = figure.subplots(1, 3, width_ratios=[1, 1.3, 0.8])
+    figure.suptitle(title)
+    epochs = [pair.epoch for pair in comparison.epochs]
+    names, styles = ("manual", "auto"), ("-", "--")
+
+    for i, (name, style) in enumerate(zip(names, styles, strict=True)):
+        curves.plot(epochs, [pair.train_loss[i] for pair in comparison.epochs], style, lw=3 - 1.5 * i, label=name)
+    curves.set(xlabel="epoch", ylabel="training loss", title="The two curves")
+    curves.legend()
+
+    steps = np.arange(1, len(comparison.drift) + 1)
+    shown = np.unique(np.geomspace(1, len(steps), 500).astype(int)) - 1
+    for name, column in zip(comparison.leaves, comparison.drift.T, strict=True):
+        drift.plot(steps[shown], np.where(column > 0, column, np.nan)[shown], lw=1, label=name)
+    drift.set(xscale="log", yscale="log", xlabel="step", ylabel="|p manual - p auto| / |p auto|", title="Drift")
+    drift.legend(fontsize=7, ncols=2)
+
+    settled = comparison.epochs[1:] or comparison.epochs
+    times.boxplot([[1e6 * pair.step_seconds[i] for pair in settled] for i in (0, 1)], widths=0.6)
+    times.set_xticks([1, 2], names)
+    times.set(ylabel="microseconds", title="Time of a step", ylim=(0, None))
+    return figure
