@@ -92,7 +92,7 @@ def run_train(path: Path, arguments: Sequence[str]) -> None:
             )
             raise
     assert run.result is not None
-    console.print(result_table(run.result, folder))
+    console.print(result_table(run.result, experiment.train.gradient, folder))
 
 
 def run_compare(path: Path, arguments: Sequence[str]) -> None:

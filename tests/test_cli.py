@@ -1,5 +1,6 @@
 """The command as a person meets it: in a process of its own."""
 
+import json
 import os
 import pty
 import re
@@ -43,10 +44,11 @@ def test_training_prints_lines_and_a_table_and_leaves_a_run(place: Path) -> None
     end = jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", "--train.epochs", "4", "--train.seed=5")
     assert (end.returncode, end.stderr) == (0, "")
     lines = end.stdout.splitlines()
-    assert lines[0] == "6-5-4, sigmoid hidden, sigmoid output, squared_error: 59 parameters, manual gradient"
+    assert lines[0] == "6-5-4, sigmoid hidden, sigmoid output, squared_error: 59 parameters"
     assert lines[1].startswith("idx:data: 5 training, 2 validation, 4 test examples, on cpu:0")
     assert [line[:9] for line in lines[2:6]] == [f"epoch {epoch}/4" for epoch in (1, 2, 3, 4)]
     assert "test accuracy" in end.stdout
+    assert "manual" in end.stdout
     run = jaxmlp.load(place / "runs" / "a")
     assert (run.experiment.train.epochs, run.experiment.train.seed, len(run.history)) == (4, 5, 4)
 
@@ -66,6 +68,15 @@ def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path
         assert field in text
     assert "(default: 6 5 4)" in text
     assert "Training examples held out, by seed, to validate on; 0 for none. (default: 2)" in text
+
+
+def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> None:
+    end = jaxmlp_command(place, "compare", "small.py", "--workdir", "both", "--train.epochs", "2")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert "drift of kernel_2" in end.stdout
+    data = json.loads((place / "both" / "comparison.json").read_text())
+    assert np.array(data["drift"]).shape == (2 * 3, 4)
+    assert (place / "both" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 ERRORS = [
@@ -94,6 +105,8 @@ ERRORS = [
     (["train", "small.py", "--data.validation", "7"], "data.validation is 7, but idx:data has 7 training examples"),
     (["train", "small.py", "--workdir", "small.py"], "the run folder can't be written"),
     (["train", "small.py", "--workdir", "used"], "used: holds a finished run already"),
+    (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
+    (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
 ]
 

@@ -14,15 +14,15 @@ from jaxmlp.views.progress import duration
 
 def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str:
     """What is about to be trained, in two lines."""
-    network, train, validation = experiment.network, experiment.train, experiment.data.validation
+    network, validation = experiment.network, experiment.data.validation
     return (
-        f"{network}: {network.parameters:,} parameters, {train.gradient} gradient\n"
+        f"{network}: {network.parameters:,} parameters\n"
         f"{dataset.name}: {dataset.train.size - validation:,} training, {validation:,} validation, "
         f"{dataset.test.size:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
     )
 
 
-def result_table(result: Result, folder: Path) -> Table:
+def result_table(result: Result, gradient: str, folder: Path) -> Table:
     """The end of a run."""
     table = Table(show_header=False)
     table.add_column(style="bold")
@@ -37,6 +37,7 @@ def result_table(result: Result, folder: Path) -> Table:
         "training",
         f"{result.epochs} epoch{'s' * (result.epochs > 1)} in {_seconds(result.train_seconds)}, compilation included",
     )
+    table.add_row("gradient", gradient)
     table.add_row("in all", _seconds(result.wall_seconds))
     table.add_row("run folder", str(folder))
     return table

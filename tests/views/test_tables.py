@@ -20,20 +20,20 @@ def text_of(table: Table) -> str:
 
 
 def test_the_closing_table_has_the_results_and_the_folder() -> None:
-    text = text_of(result_table(RESULT, Path("runs/lesson")))
+    text = text_of(result_table(RESULT, "auto", Path("runs/lesson")))
     for part in ("94.69 %", "0.0850", "94.32 %", "13,002", "30 epochs in 3.2 s", "1:15", "runs/lesson"):
         assert part in text
 
 
 def test_a_regression_has_no_accuracy() -> None:
     assert "accuracy" not in text_of(
-        result_table(replace(RESULT, test_accuracy=None, validation_accuracy=None), Path())
+        result_table(replace(RESULT, test_accuracy=None, validation_accuracy=None), "manual", Path())
     )
 
 
 def test_the_heading_says_what_is_trained_on_what(digits: Dataset) -> None:
     text = heading(Experiment(Network((20, 8, 3))), digits, jax.devices()[0])
-    assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters, manual gradient" in text
+    assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters" in text
 
 
 def test_the_device_table_says_which_one_a_run_uses() -> None:

@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmlp
+from jaxmlp import Data, Dataset, Experiment, Network, Train
+from jaxmlp.training import epoch
+from jaxmlp.training.compare import compare
+
+EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16))
+
+
+def test_it_trains_as_fit_does_with_either_gradient(digits: Dataset) -> None:
+    comparison = compare(EXPERIMENT, digits)
+    for i, gradient in enumerate(("manual", "auto")):
+        run = jaxmlp.fit(replace(EXPERIMENT, train=replace(EXPERIMENT.train, gradient=gradient)), digits)
+        assert [pair.train_loss[i] for pair in comparison.epochs] == [record.train_loss for record in run.history]
+        accuracies = [record.validation_accuracy for record in run.history]
+        assert [pair.validation_accuracy[i] for pair in comparison.epochs] == accuracies
+
+
+def test_the_right_gradient_drifts_by_rounding_alone(digits: Dataset) -> None:
+    comparison = compare(EXPERIMENT, digits)
+    assert comparison.leaves == ("kernel_1", "bias_1", "kernel_2", "bias_2")
+    assert comparison.drift.shape == (3 * 11, 4)  # 163 examples make 11 batches
+    assert comparison.drift.max() < 1e-4
+    assert comparison.epochs[-1].drift == comparison.drift[-1].max()
+
+
+def test_a_wrong_gradient_shows_in_the_leaf_that_it_spoils(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*args: object) -> tuple[jax.Array, jaxmlp.Params]:
+        cost, (first, second) = jaxmlp.value_and_backprop(*args)
+        return cost, (first, second._replace(bias=1.01 * second.bias))
+
+    monkeypatch.setitem(epoch.GRADIENTS, "manual", faulty)
+    jax.clear_caches()
+    drift = compare(EXPERIMENT, digits).drift
+    jax.clear_caches()
+    np.testing.assert_allclose(drift[0, 3], 0.01, rtol=1e-3)
+    assert drift[0, :3].max() < 1e-6
+
+
+def test_it_transfers_nothing_implicitly(digits: Dataset) -> None:
+    with jax.transfer_guard("disallow"):
+        compare(EXPERIMENT, digits)

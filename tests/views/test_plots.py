@@ -1,0 +1,16 @@
+import numpy as np
+
+from jaxmlp.training.compare import Comparison, Pair
+from jaxmlp.views.plots import comparison_figure
+
+
+def test_the_figure_draws_both_curves_and_every_leafs_drift() -> None:
+    comparison = Comparison(
+        epochs=(Pair(1, (0.5, 0.5), (0.9, 0.91), (1e-5, 2e-5), 1e-6),),
+        leaves=("kernel_1", "bias_1"),
+        drift=np.array([[0, 1e-8], [1e-7, 2e-8]]),
+    )
+    curves, drift, times = comparison_figure(comparison, "title").axes
+    assert [line.get_label() for line in curves.lines] == ["manual", "auto"]
+    assert [line.get_label() for line in drift.lines] == ["kernel_1", "bias_1"]
+    assert [tick.get_text() for tick in times.get_xticklabels()] == ["manual", "auto"]
