@@ -32,5 +32,5 @@ def comparison_table(comparison: Comparison) -> Table:
     )
     for name, column in zip(comparison.leaves, comparison.drift.T, strict=True):
         table.add_row(f"drift of {name}", "", "", f"{column[0]:.1e} to {column[-1]:.1e}")
-    table.caption = f"drift: |p manual - p auto| / |p auto| after step 1 and after step {len(comparison.drift):,}"
+    table.caption = f"drift: |p manual - p auto| / |p auto|, from step 1 to step {len(comparison.drift):,}"
     return table

@@ -23,7 +23,10 @@ def comparison_figure(comparison: Comparison, title: str) -> Figure:
     shown = np.unique(np.geomspace(1, len(steps), 500).astype(int)) - 1
     for name, column in zip(comparison.leaves, comparison.drift.T, strict=True):
         drift.plot(steps[shown], np.where(column > 0, column, np.nan)[shown], lw=1, label=name)
-    drift.set(xscale="log", yscale="log", xlabel="step", ylabel="|p manual - p auto| / |p auto|", title="Drift")
+    scale = (
+        "log" if comparison.drift.any() else "linear"
+    )  # no logarithm shows two runs that are the same to the last bit
+    drift.set(xscale="log", yscale=scale, xlabel="step", ylabel="|p manual - p auto| / |p auto|", title="Drift")
     drift.legend(fontsize=7, ncols=2)
 
     settled = comparison.epochs[1:] or comparison.epochs

@@ -1,7 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 
 from jaxmlp.training.compare import Comparison, Pair
 from jaxmlp.views.plots import comparison_figure
+
+
+def test_no_drift_at_all_can_be_drawn(tmp_path: Path) -> None:
+    same = Comparison((Pair(1, (0.5, 0.5), (None, None), (1e-5, 1e-5), 0.0),), ("kernel_1",), np.zeros((3, 1)))
+    comparison_figure(same, "title").savefig(tmp_path / "same.png")
 
 
 def test_the_figure_draws_both_curves_and_every_leafs_drift() -> None:
