@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from jaxmlp.backprop import Trace, backprop, backpropagate, mean_gradient, value_and_backprop
     from jaxmlp.data.dataset import Dataset, Examples
     from jaxmlp.data.sources import load_data
-    from jaxmlp.errors import DataError, DivergedError, ExperimentError, JaxmlpError, NetworkError, RunError
+    from jaxmlp.errors import (
+        DataError,
+        DivergedError,
+        ExperimentError,
+        GradientError,
+        JaxmlpError,
+        NetworkError,
+        RunError,
+    )
+    from jaxmlp.gradcheck import GradientReport, check_gradients
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
     from jaxmlp.training.config import Data, Experiment, Optimizer, Train
     from jaxmlp.training.fit import fit
@@ -23,7 +32,16 @@ _HOME = {
     "jaxmlp.backprop": ("Trace", "backprop", "backpropagate", "mean_gradient", "value_and_backprop"),
     "jaxmlp.data.dataset": ("Dataset", "Examples"),
     "jaxmlp.data.sources": ("load_data",),
-    "jaxmlp.errors": ("DataError", "DivergedError", "ExperimentError", "JaxmlpError", "NetworkError", "RunError"),
+    "jaxmlp.errors": (
+        "DataError",
+        "DivergedError",
+        "ExperimentError",
+        "GradientError",
+        "JaxmlpError",
+        "NetworkError",
+        "RunError",
+    ),
+    "jaxmlp.gradcheck": ("GradientReport", "check_gradients"),
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
     "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Train"),
     "jaxmlp.training.fit": ("fit",),
@@ -40,6 +58,8 @@ __all__ = [
     "Examples",
     "Experiment",
     "ExperimentError",
+    "GradientError",
+    "GradientReport",
     "JaxmlpError",
     "Layer",
     "Network",
@@ -52,6 +72,7 @@ __all__ = [
     "Train",
     "backprop",
     "backpropagate",
+    "check_gradients",
     "fit",
     "forward",
     "init",

@@ -27,3 +27,9 @@ class DivergedError(JaxmlpError):
     """Training came to a loss that is not a number."""
 
     exit_status = 1
+
+
+class GradientError(JaxmlpError, AssertionError):
+    """A gradient that fails its check; an AssertionError too, so that a test fails rather than errs."""
+
+    exit_status = 1
