@@ -42,7 +42,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp.errors import GradientError
-from jaxmlp.rounding import bound_factor, coarsest, longest_sum, perturbed, underflow, unit_roundoff
+from jaxmlp.rounding import (
+    bound_factor,
+    coarsest,
+    longest_sum,
+    perturbed,
+    random_signs,
+    take_signs,
+    underflow,
+    unit_roundoff,
+)
 
 SMALL = 64
 """Finite differences visit every element of a leaf of up to so many."""
@@ -55,6 +64,8 @@ MIDWAY = 2.0**-38.5
 
 STEPS = tuple(2.0**-k for k in (6, 12, 18, 24, 30))
 """The sweep of finite-difference steps, in units of the leaf's root mean square."""
+
+TINY = float(np.finfo(np.float64).tiny)
 
 _NOT_TRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
@@ -375,25 +386,25 @@ class _Referee:
     def at(self, flat: Any, arrays: list[Any]) -> list[Any]:
         return [*self.parts(flat), *arrays[self.n :]]
 
-    def _samples(self, arrays: list[Any], here: Any, move: Any, unit: Any, least: Any, key: Any) -> Any:
+    def _samples(self, arrays: list[Any], here: Any, move: Any, unit: Any, least: Any, signs: Any) -> Any:
         start = _flat(arrays[: self.n])
         run = perturbed(lambda *arrays: self.differentiate(list(arrays)), *arrays)
 
-        def one(total: Any, key: Any) -> Any:
-            where, signs = jax.random.split(key)
-            moved = start + move * jax.random.normal(where, start.shape, jnp.float64)
+        def one(total: Any, signs: Any) -> Any:
+            moved = start + move * take_signs(signs, 0, start.shape).astype(jnp.float64)
             value, gradient = run(signs, unit, least, *self.at(moved, arrays))
             away = jnp.abs(jnp.append(_flat(jax.tree.leaves(gradient)), value.astype(jnp.float64)) - here)
             away = jnp.where(jnp.isfinite(away), away, 0)
             return (jnp.maximum(total[0], away), total[1] + away * away), None
 
-        (largest, squares), _ = jax.lax.scan(one, (0 * here, 0 * here), jax.random.split(key, RUNS))
+        (largest, squares), _ = jax.lax.scan(one, (0 * here, 0 * here), signs)
         return largest, jnp.sqrt(squares / RUNS)
 
     def deviation(self, unit: float, least: float = 0.0, moved: float = 0.0) -> _Deviation:
+        """Of `jax.grad`, with roundings of size `unit`, at parameters moved by `moved` of their leaf's scale."""
         here, move = np.append(self.gradient, self.loss), moved * self.scale
-        drawn = self._sample(self.inputs.arrays, here, move, np.float64(unit), np.float64(least), jax.random.key(0))
-        largest, rms = map(np.asarray, drawn)
+        settings = np.float64(unit), np.float64(least), random_signs(RUNS, seed=0)
+        largest, rms = map(np.asarray, self._sample(self.inputs.arrays, here, move, *settings))
         return _Deviation(largest[:-1], rms[:-1], float(rms[-1]))
 
     def rounding_bound(self, dtype: Any = None, unit: float = 0.0) -> np.ndarray:
@@ -401,36 +412,30 @@ class _Referee:
         unit, least = (unit_roundoff(dtype), underflow(dtype)) if dtype is not None else (unit, 0.0)
         return bound_factor(self.longest, max(self.gradient.size, 1)) * self.deviation(unit, least).rms
 
-    def slopes(self, probes: list[tuple[int, int, int]], toward: np.ndarray, vectors: list[np.ndarray]) -> Any:
+    def slopes(self, probes: list[tuple[int, int, int]], directions: np.ndarray, vectors: list[np.ndarray]) -> Any:
         """Of every probe: f at +-STEPS, and the products of its direction v with `vectors`, the last with |v|.
 
-        A probe is (kind, leaf, index): kind 0 is the element of that index, 1 a random direction, 2 that of `toward`.
+        A probe is (leaf, index, direction): the element of that flat index, or if it is -1, the leaf's part of a direction.
         """
 
         @jax.jit
-        def program(arrays: list[Any], scale: Any, probes: Any, toward: Any, vectors: Any) -> Any:
+        def program(arrays: list[Any], scale: Any, probes: Any, directions: Any, vectors: Any) -> Any:
             start = _flat(arrays[: self.n])
             elements = jnp.arange(start.size)
 
             def probe(p: Any) -> Any:
-                kind, first, last, index, key = p
-                within = (first <= elements) & (elements < last)
-                directions = (
-                    lambda: jnp.where(elements == index, 1.0, 0.0),
-                    lambda: jnp.where(within, jax.random.rademacher(key, start.shape, jnp.float64), 0.0),
-                    lambda: jnp.where(within, toward, 0.0),
-                )
-                v = jax.lax.switch(kind, directions) * scale
+                first, last, index, direction = p
+                within = (first <= elements) & (elements < last) & (index < 0)
+                v = jnp.where(elements == index, scale, jnp.where(within, scale * directions[direction], 0))
                 steps = jnp.array([*STEPS, *(-h for h in STEPS)])
                 values = jax.lax.map(lambda h: self.value(self.at(start + h * v, arrays)).astype(jnp.float64), steps)
                 return values, jnp.stack([*(vector @ v for vector in vectors[:-1]), vectors[-1] @ jnp.abs(v)])
 
             return jax.lax.map(probe, probes)
 
-        keys = jax.random.split(jax.random.key(1), len(probes))
-        kinds, leaves, indices = np.array(probes, np.int64).reshape(-1, 3).T
-        columns = (kinds, self.ends[leaves], self.ends[leaves + 1], indices, keys)
-        return map(np.asarray, program(self.inputs.arrays, self.scale, columns, toward, vectors))
+        leaves, indices, ways = np.array(probes, np.int64).reshape(-1, 3).T
+        columns = (self.ends[leaves], self.ends[leaves + 1], indices, ways)
+        return map(np.asarray, program(self.inputs.arrays, self.scale, columns, directions, vectors))
 
 
 def _judge(
@@ -562,8 +567,8 @@ def _rounding(
     name: str, m: np.ndarray, a: np.ndarray, truth: np.ndarray, bound: np.ndarray, shape: tuple[int, ...]
 ) -> Rounding:
     error, least = np.abs(m - truth), np.fmin(np.abs(m - truth), np.abs(m - a))
-    excess = np.where(least > bound, least / np.maximum(bound, np.finfo(np.float64).tiny), error * 0)
-    i = np.argmax(excess) if excess.any() else np.argmax(error / np.maximum(bound, np.finfo(np.float64).tiny))
+    excess = np.where(least > bound, least / np.maximum(bound, TINY), error * 0)
+    i = np.argmax(excess) if excess.any() else np.argmax(error / np.maximum(bound, TINY))
     manual, automatic = float(np.linalg.norm(error)), float(np.linalg.norm(a - truth))
     nearer = "equal" if manual == automatic else "jax.grad" if automatic < manual else "gradient"
     return Rounding(
@@ -575,22 +580,24 @@ def _finite_differences(
     referee: _Referee, m: np.ndarray, tolerance: np.ndarray, wrong: np.ndarray, error_of_f: float, paths: list[str]
 ) -> list[FiniteDifferences | None]:
     """Of every leaf, the probe that speaks most against the gradient."""
-    a, toward, probes = referee.gradient, m - referee.gradient, []
+    directions = np.empty((3, m.size))
+    directions[:2] = np.random.default_rng(1).choice([-1.0, 1.0], (2, m.size))
+    directions[2] = toward = m - referee.gradient
+    probes: list[tuple[int, int, int]] = []
     for i in range(referee.n):
         part = slice(referee.ends[i], referee.ends[i + 1])
-        size = part.stop - part.start
-        if size <= SMALL:
-            probes += [(0, i, j) for j in range(part.start, part.stop)]
+        if part.stop - part.start <= SMALL:
+            probes += [(i, j, 0) for j in range(part.start, part.stop)]
             continue
-        probes += [(1, i, 0), (1, i, 0)]
+        probes += [(i, -1, 0), (i, -1, 1)]
         if wrong[part].any():
-            doubtful = part.start + np.argsort(-np.abs(toward[part]) / np.maximum(tolerance[part], 1e-300))[:4]
-            probes += [(2, i, 0), *((0, i, int(j)) for j in doubtful)]
+            doubtful = part.start + np.argsort(-np.abs(toward[part]) / np.maximum(tolerance[part], TINY))[:4]
+            probes += [(i, -1, 2), *((i, int(j), 0) for j in doubtful)]
             toward[part] /= np.abs(toward[part]).max()
     if not probes:
         return [None] * referee.n
 
-    values, products = referee.slopes(probes, toward, [m, a, tolerance])
+    values, products = referee.slopes(probes, directions, [m, referee.gradient, tolerance])
     h, f = np.array(STEPS), referee.loss
     forward, backward = (values[:, : len(h)] - f) / h, (f - values[:, len(h) :]) / h
     central = (forward + backward) / 2
@@ -604,17 +611,17 @@ def _finite_differences(
 
     found: list[FiniteDifferences | None] = [None] * referee.n
     for i in range(referee.n):
-        mine = [r for r in rows if probes[r][1] == i]
+        mine = [r for r in rows if probes[r][0] == i]
         if not mine:
             continue
         confirmed = errors[mine] <= bound[mine][:, None]
-        r = mine[int(np.argmax(errors[mine, 0] / np.maximum(bound[mine], np.finfo(np.float64).tiny)))]
-        kind, _, index = probes[r]
+        r = mine[int(np.argmax(errors[mine, 0] / np.maximum(bound[mine], TINY)))]
+        _, index, way = probes[r]
         step, scale = STEPS[best[r]], referee.scales[i]
-        if kind == 0:
+        if index >= 0:
             at = str(list(_place(index - referee.ends[i], referee.shapes[i])))
         else:
-            at = ("a random direction", "the direction of the difference")[kind - 1]
+            at = "the direction of the difference" if way == 2 else "a random direction"
         found[i] = FiniteDifferences(
             len(mine), at, step * scale, *(float(x / scale) for x in (d[r], backward[r, best[r]], forward[r, best[r]])),
             *(float(x / scale) for x in (*errors[r], bound[r])), *(bool(x) for x in confirmed.all(axis=0)),

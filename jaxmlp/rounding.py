@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
@@ -110,18 +111,32 @@ def coarsest(jaxpr: Jaxpr, least: float = 0.0) -> float:
     return max([least, *(unit_roundoff(dtype) for dtype in dtypes)])
 
 
+def random_signs(runs: int, seed: int) -> np.ndarray:
+    """Signs for so many runs, made outside of the compiled program: a generator for each operation would be slow."""
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (runs, _SIGNS))
+
+
+def take_signs(signs: Any, start: int, shape: tuple[int, ...]) -> Any:
+    """An array of signs, read from `start` on and round again."""
+    start, size = start % (_SIGNS // 2), math.prod(shape)
+    if size <= _SIGNS // 2:
+        return jnp.asarray(signs)[start : start + size].reshape(shape)
+    return jnp.resize(jnp.roll(signs, -start), shape)
+
+
 def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
-    """`function(*args)` as `run(key, unit, least, *args)`: each operation's result times 1 +- unit, +- least, at random.
+    """`function(*args)` as `run(signs, unit, least, *args)`: each operation's result times 1 +- unit, +- least.
+
+    `signs` are `random_signs(1, seed)[0]`.
 
     >>> run = perturbed(lambda x: 3 * x, jnp.float32(1))
-    >>> abs(float(run(jax.random.key(0), jnp.float32(0.25), jnp.float32(0), jnp.float32(1))) - 3)
+    >>> abs(float(run(random_signs(1, 0)[0], jnp.float32(0.25), jnp.float32(0), jnp.float32(1))) - 3)
     0.75
     """
     program, shape = jax.make_jaxpr(function, return_shape=True)(*example)
     tree = jax.tree.structure(shape)
 
-    def run(key: Array, unit: Array, least: Array, *args: Any) -> Any:
-        signs = jax.random.rademacher(key, (_SIGNS,), jnp.int8)
+    def run(signs: Any, unit: Array, least: Array, *args: Any) -> Any:
         drawn = 0
 
         def rounded(x: Array) -> Array:
@@ -129,12 +144,7 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
             if not jnp.issubdtype(x.dtype, jnp.floating):
                 return x
             drawn += 1  # each operation reads the signs from another place
-            start = drawn * 7919 % (_SIGNS // 2)
-            if x.size <= _SIGNS // 2:
-                sign = signs[start : start + x.size].reshape(x.shape)
-            else:
-                sign = jnp.resize(jnp.roll(signs, -start), x.shape)
-            sign = sign.astype(x.dtype)
+            sign = take_signs(signs, drawn * 7919, x.shape).astype(x.dtype)
             return x + sign * (unit.astype(x.dtype) * x + least.astype(x.dtype))
 
         def evaluate(jaxpr: Jaxpr, consts: Any, operands: list[Array]) -> list[Array]:
