@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         NetworkError,
         RunError,
     )
-    from jaxmlp.gradcheck import GradientReport, check_gradients
+    from jaxmlp.gradcheck import GradientCheck, check_gradients
+    from jaxmlp.gradreport import GradientReport
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
     from jaxmlp.training.config import Data, Experiment, Optimizer, Train
     from jaxmlp.training.fit import fit
@@ -41,7 +42,8 @@ _HOME = {
         "NetworkError",
         "RunError",
     ),
-    "jaxmlp.gradcheck": ("GradientReport", "check_gradients"),
+    "jaxmlp.gradcheck": ("GradientCheck", "check_gradients"),
+    "jaxmlp.gradreport": ("GradientReport",),
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
     "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Train"),
     "jaxmlp.training.fit": ("fit",),
@@ -58,6 +60,7 @@ __all__ = [
     "Examples",
     "Experiment",
     "ExperimentError",
+    "GradientCheck",
     "GradientError",
     "GradientReport",
     "JaxmlpError",

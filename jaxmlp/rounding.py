@@ -145,7 +145,9 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
                 return x
             drawn += 1  # each operation reads the signs from another place
             sign = take_signs(signs, drawn * 7919, x.shape).astype(x.dtype)
-            return x + sign * (unit.astype(x.dtype) * x + least.astype(x.dtype))
+            # a type narrower than the run's precision rounds by its own unit
+            own = jnp.maximum(unit, unit_roundoff(x.dtype)).astype(x.dtype)
+            return x + sign * (own * x + least.astype(x.dtype))
 
         def evaluate(jaxpr: Jaxpr, consts: Any, operands: list[Array]) -> list[Array]:
             values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))

@@ -52,7 +52,9 @@ def faulty_backprop(params: Params, batch: Batch, network: Network, fault: Fault
         step = fault.deltas or (lambda l, D, W, z, a, params: pullback(D @ W.T, z, a))
         D.insert(0, step(l, D[0], params[l].kernel, z[l - 1], a[l], params))
     share = (fault.share or right_share)(batch)
-    layers = [Layer(A.T @ (d * share[:, None]), jnp.sum(d * share[:, None], axis=0)) for A, d in zip(a, D, strict=False)]
+    layers = [
+        Layer(A.T @ (d * share[:, None]), jnp.sum(d * share[:, None], axis=0)) for A, d in zip(a, D, strict=False)
+    ]
     if fault.change is not None:
         layers = fault.change(layers, Passing(z, a, tuple(D), share, batch))
     return tuple(layers)
@@ -132,9 +134,7 @@ FAULTS: dict[str, Fault] = {
     "layers shifted": Fault("shifted", change=lambda g, _: [g[0], g[2], g[2], g[3]]),
     "layers swapped": Fault("shifted", change=lambda g, _: [g[0], g[2], g[1], g[3]]),
     # derivatives
-    "activation derivative missing": Fault(
-        "activation derivative", deltas=lambda l, D, W, z, a, params: D @ W.T
-    ),
+    "activation derivative missing": Fault("activation derivative", deltas=lambda l, D, W, z, a, params: D @ W.T),
     "activation derivative missing in one layer": Fault(
         "activation derivative",
         deltas=lambda l, D, W, z, a, params: D @ W.T if l == 2 else ACTIVATIONS["tanh"].pullback(D @ W.T, z, a),
@@ -146,7 +146,9 @@ FAULTS: dict[str, Fault] = {
         "activation derivative", deltas=lambda l, D, W, z, a, params: (D @ W.T) * (1 - jnp.tanh(a) ** 2)
     ),
     "output derivative missing": Fault("where the backward pass begins", output=lambda z, a, y: 2 * (a - y)),
-    "cross-entropy's delta for the squared error's": Fault("where the backward pass begins", output=lambda z, a, y: a - y),
+    "cross-entropy's delta for the squared error's": Fault(
+        "where the backward pass begins", output=lambda z, a, y: a - y
+    ),
     "a - y the wrong way round": Fault("the sign -1", output=lambda z, a, y: 2 * (y - a) * a * (1 - a)),
     # activations
     "stale activation: a^l for a^(l-1)": Fault(
@@ -176,14 +178,17 @@ FAULTS: dict[str, Fault] = {
         "only row 11", change=_at(0, lambda g: Layer(g.kernel.at[-1].set(jnp.zeros_like(g.kernel[-1])), g.bias))
     ),
     "one column twice": Fault(
-        "only column 4", change=_at(2, lambda g: Layer(g.kernel.at[:, 4].multiply(jnp.ones((), g.bias.dtype) * 2), g.bias))
+        "only column 4",
+        change=_at(2, lambda g: Layer(g.kernel.at[:, 4].multiply(jnp.ones((), g.bias.dtype) * 2), g.bias)),
     ),
     "bias of the wrong layer": Fault("shifted", change=lambda g, _: [g[0], Layer(g[1].kernel, g[2].bias), *g[2:]]),
     "wrong broadcast: kernel's rows averaged": Fault(
         "the same all along axis 0",
         change=_each(lambda g: Layer(jnp.broadcast_to(jnp.mean(g.kernel, 0, keepdims=True), g.kernel.shape), g.bias)),
     ),
-    "one example forgotten": Fault(None, share=lambda b: right_share(b) * (jnp.arange(len(b.inputs)) > 0).astype(b.inputs.dtype)),
+    "one example forgotten": Fault(
+        None, share=lambda b: right_share(b) * (jnp.arange(len(b.inputs)) > 0).astype(b.inputs.dtype)
+    ),
     # ragged batches
     "weights ignored": Fault(
         "args[0].weights is ignored",
