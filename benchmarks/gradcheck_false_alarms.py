@@ -1,4 +1,4 @@
-"""Random networks whose hand-derived gradient is right: does the check raise a false alarm, and who errs more in float32?
+"""Random networks with a right gradient: does the check raise a false alarm, and who errs more in float32?
 
     python benchmarks/gradcheck_false_alarms.py --networks 1000 --jobs 2
 
@@ -31,7 +31,8 @@ def draw(rng: np.random.Generator) -> tuple[jaxmlp.Network, int, str]:
     *sizes, examples = (int(n) for n in np.exp(rng.uniform(0, math.log(301), hidden + 3)))
     output, loss = OUTPUTS[rng.integers(len(OUTPUTS))]
     activation = str(rng.choice(list(ACTIVATIONS)))
-    return jaxmlp.Network(tuple(sizes), activation, output, loss), examples, str(rng.choice(["labels", "dense", "weighted"]))
+    kind = str(rng.choice(["labels", "dense", "weighted"]))
+    return jaxmlp.Network(tuple(sizes), activation, output, loss), examples, kind
 
 
 def fill(
@@ -69,11 +70,9 @@ def check(group: int) -> list[tuple[str, str, bool, bool, float, float, str]]:
                 start = time.perf_counter()
                 report = checked(params, batch, network)
                 seconds = time.perf_counter() - start
-            errors = [
-                math.sqrt(sum(e * e for e in who))
-                for who in zip(*((r.rounding.manual, r.rounding.automatic) for r in report.leaves if r.rounding), strict=True)
-            ]
-            ratio = errors[0] / errors[1] if errors and errors[1] > 0 else math.nan
+            rounding = [leaf.rounding for leaf in report.leaves if leaf.rounding is not None]
+            manual, automatic = (math.hypot(*(getattr(r, who) for r in rounding)) for who in ("manual", "automatic"))
+            ratio = manual / automatic if automatic > 0 else math.nan
             name = f"group {group}: {network}, B = {examples}, {kind}"
             kinks = any(leaf.kinks for leaf in report.leaves)
             rows.append((name, np.dtype(dtype).name, report.passed, kinks, ratio, seconds, str(report)))
@@ -103,7 +102,7 @@ def main() -> None:
                 print(done * SHARING, "networks", dict(counts), f"median ratio {np.median(ratios):.3f}", flush=True)
     print(dict(counts))
     quartiles = np.quantile(ratios, [0.25, 0.5, 0.75, 1])
-    print("float32 error of the hand-derived gradient over jax.grad's: quartiles and largest", quartiles.round(3).tolist())
+    print("float32 error, hand-derived over jax.grad: quartiles and largest", quartiles.round(3).tolist())
 
 
 if __name__ == "__main__":

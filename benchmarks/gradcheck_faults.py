@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.test_util import check_grads
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from faults import FAULTS, NETWORK, Fault, cost, example, faulty_backprop  # noqa: E402
+from faults import FAULTS, NETWORK, Fault, cost, example, faulty_backprop
 
-from jaxmlp import check_gradients  # noqa: E402
+from jaxmlp import Params, check_gradients
 
 
 def passes_check_grads(fault: Fault, dtype: jnp.dtype) -> bool:
@@ -23,7 +23,7 @@ def passes_check_grads(fault: Fault, dtype: jnp.dtype) -> bool:
     params, batch = example(dtype, fault.ragged)
 
     @jax.custom_vjp
-    def ruled(params):
+    def ruled(params: Params) -> jax.Array:
         return cost(params, batch)
 
     ruled.defvjp(

@@ -93,12 +93,12 @@ def likely_causes(
         return causes
     if right and failing == list(range(len(failing))) and len(failing) > 1:
         causes.append(
-            f"every leaf from {paths[right[0]]} on is right and all before are wrong, by no constant factor: the fault lies "
-            "in what passes from one to the other, such as a missing or wrong activation derivative"
+            f"every leaf from {paths[right[0]]} on is right and all before are wrong, by no constant factor: the fault "
+            "lies in what passes from one to the other, such as a missing or wrong activation derivative"
         )
     elif not right:
         causes.append(
-            "every leaf is wrong, by no constant factor: the fault lies in what all share, where the backward pass begins "
-            "(the derivative of the loss or of the output's activation) or where it ends (the mean over the examples)"
+            "every leaf is wrong, by no constant factor: the fault lies in what all share, where the backward pass "
+            "begins (the derivative of the loss or of the output's activation) or ends (the mean over the examples)"
         )
     return causes

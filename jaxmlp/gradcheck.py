@@ -5,38 +5,41 @@
 Two questions are kept apart, because float32's rounding hides errors of the algebra and is often taken for one.
 
 **Is the algebra right?** Asked in float64, of every element e: is |m_e - a_e| <= tolerance_e? A difference of rounding
-shrinks with the precision, a difference of algebra does not. Between the unit roundoffs of float32, 2^-24, and float64,
-2^-53, lies u* = 2^-38.5, equally far from both in logarithms. `jaxmlp.rounding` runs `jax.grad` as if u* were the
-precision, at parameters moved by u* of their leaf's scale, and
+shrinks with the precision, a difference of algebra does not. Between the unit roundoffs of float32, 2^-24, and of
+float64, 2^-53, lies u* = 2^-38.5, equally far from both in logarithms. `jaxmlp.rounding` runs `jax.grad` as if u* were
+the precision, at parameters moved by u* of their leaf's scale, and
 
     tolerance_e = 2 max over the runs of |a_e(run) - a_e|
 
-is 2^14.5 = 23,000 times more than float64's rounding explains, and as much less than float32 would show. It is in
-proportion to that element's own sensitivity, so a small leaf or element is not judged by a large one's scale. At a kink,
-such as relu's at 0, about half of the runs fall on either side and the deviation is half of the jump: any convention for
-the derivative there stays within the tolerance. A kink is recognised by the deviation not shrinking with u*.
+is about 2^14.5 = 23,000 times what float64's rounding explains, and as much less than float32 would show. It is in
+proportion to the element's own sensitivity, so that a small leaf or element is not judged by a large one's scale. At a
+kink, such as relu's at 0, about half of the runs fall on either side, and the deviation is half of the jump: any
+convention for the derivative there stays within the tolerance. A kink is told by its deviation, which does
+not shrink with u*.
 
-**Do finite differences confirm it?** jax.grad is not above doubt: through a `jax.custom_vjp` it calls a hand-written rule
-itself. Along v (each element of a small leaf; random signs, the direction of m - a and the elements in doubt of a large
-one) float64 values of the loss at steps h give the slopes left and right, and between them the derivative, where the
-slope is monotone:
+**Do finite differences confirm it?** jax.grad is not above doubt: of a `jax.custom_vjp` it calls the hand-written rule.
+Along v (each element of a small leaf; of a large one random signs, the direction of m - a, and the elements in doubt)
+float64 values of the loss at steps h give the slopes left and right, and the derivative d lies between them where the
+slope is monotone. What bounds the error, with STEPS 64 apart, is
 
     D_h = (f(h) - f(-h)) / 2h        |D_h - d| <= |f(h) - 2 f(0) + f(-h)| / 2h + |D_h - D_(64 h)| + (error of f) / h
 
-The first term is half the distance of the two slopes, the second estimates 4,095 times what is left of the truncation,
-h^2 f''' / 6, and the error of f comes from the same runs. The step with the least sum is taken.
+The first term is half the distance of the two slopes; the second is 4,095 times the truncation left, which is of order
+h^2; the error of f comes from the same runs as the tolerance. The step with the least sum is taken. A gradient on which
+m and a agree must be confirmed; where they differ, finite differences say who is right.
 
-**What does the given precision do to it?** In float32, bfloat16 or float16 the errors |m_e - truth_e| and |a_e - truth_e|
-are compared, and `rounding_bound = bound_factor(n, N) s_e` says what rounding explains: s_e is the standard deviation of
-the runs at that precision's u, n the longest sum, N the number of elements; `jaxmlp.rounding` derives it.
+**What does the given precision do to it?** In float32, bfloat16 or float16 the errors |m_e - truth_e| and
+|a_e - truth_e| are compared, and `rounding_bound = bound_factor(n, N) s_e` says what rounding explains: s_e is the
+standard deviation of the runs at that precision's u, n the longest sum, N the number of elements; `jaxmlp.rounding`
+derives it.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp.gradcauses import likely_causes
@@ -46,8 +49,6 @@ from jaxmlp.rounding import bound_factor, unit_roundoff
 
 SMALL = 64
 """Finite differences visit every element of a leaf of up to so many."""
-
-TINY = float(np.finfo(np.float64).tiny)
 
 
 def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], params: Any, *args: Any) -> GradientReport:
@@ -69,6 +70,7 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
     Raises:
         GradientError: for parameters that aren't floating arrays.
 
+    >>> import jax.numpy as jnp
     >>> def loss(w, x):
     ...     return jnp.sum((x @ w) ** 2)
     >>> def gradient(w, x):
@@ -87,6 +89,7 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
 class GradientCheck:
     """`check_gradients` for several parameters and arguments, compiled once for each of their shapes.
 
+    >>> import jax.numpy as jnp
     >>> check = GradientCheck(lambda w: jnp.sum(w**3), lambda w: 3 * w**2)
     >>> check(jnp.ones(2)).passed, check(jnp.zeros(2)).passed
     (True, True)
@@ -107,9 +110,9 @@ class GradientCheck:
                 except Exception as error:
                     if dtype == FLOAT64:
                         raise
-                    wide, first_line = None, str(error).strip().partition("\n")[0]
+                    wide, brief = None, textwrap.shorten(str(error), 120)
                     notes.append(
-                        f"the gradient does not run in float64 ({type(error).__name__}: {first_line}): "
+                        f"the gradient does not run in float64 ({type(error).__name__}: {brief}): "
                         f"it is judged by {dtype.name}'s rounding"
                     )
             if dtype == FLOAT64 and wide is not None:
@@ -126,26 +129,44 @@ def _vector(leaves: list[Any]) -> np.ndarray:
     return np.concatenate([np.ravel(x).astype(np.float64) for x in leaves] or [np.zeros(0)])
 
 
+class _Evidence(NamedTuple):
+    """What is known of every element, as vectors: of all leaves, or of one."""
+
+    m: np.ndarray
+    """The hand-written gradient, in float64 if it runs there."""
+    m_own: np.ndarray
+    """The same in the given precision."""
+    a: np.ndarray
+    """jax.grad in float64: the truth, unless finite differences contradict it."""
+    a_own: np.ndarray
+    tolerance: np.ndarray
+    bound: np.ndarray
+    """What rounding explains in the given precision."""
+    wrong: np.ndarray
+    kink: np.ndarray
+
+    def leaf(self, part: slice) -> "_Evidence":
+        return _Evidence(*(x[part] for x in self))
+
+
 def _judge(
-    referee: Referee,
-    given: Inputs,
-    found: Result,
-    own: Result,
-    automatic: np.ndarray | None,
-    notes: list[str],
+    referee: Referee, given: Inputs, found: Result, own: Result, automatic: np.ndarray | None, notes: list[str]
 ) -> GradientReport:
-    """`found` is the hand-written gradient as far as possible in float64, `own` in the given precision."""
-    name, n, paths, a = given.precision.name, referee.n, given.paths, referee.gradient
+    """`found` is the gradient, in float64 if it can be; `own` and `automatic` are in the given precision."""
+    name, n, paths = given.precision.name, referee.n, given.paths
     if not math.isfinite(referee.loss):
         return GradientReport(name, referee.loss, (), ("the loss is not finite in float64: there is nothing to check",))
     for result in (own, found):
         if result.wrong:
             return GradientReport(name, referee.loss, (), (result.wrong,))
 
-    faults = [_misfit(x, y, given.arrays[i]) for i, (x, y) in enumerate(zip(own.leaves, found.leaves, strict=True))]
-    parts = referee.parts(a)
-    m = _vector([y if fault else x for x, y, fault in zip(found.leaves, parts, faults, strict=True)])
-    m_own = _vector([y if fault else x for x, y, fault in zip(own.leaves, parts, faults, strict=True)])
+    truths = referee.parts(referee.gradient)
+    faults = [_misfit(*x) for x in zip(own.leaves, found.leaves, truths, given.arrays, strict=False)]
+    referee.gradient = a = np.where(np.isfinite(referee.gradient), referee.gradient, 0)
+    m, m_own = (
+        _vector([y if fault else x for x, y, fault in zip(r.leaves, referee.parts(a), faults, strict=True)])
+        for r in (found, own)
+    )
 
     near = referee.deviation(MIDWAY, moved=MIDWAY)
     nearer = referee.deviation(MIDWAY / 64, moved=MIDWAY / 64)
@@ -155,80 +176,42 @@ def _judge(
         notes.append("the loss itself computes in a narrower type than float64, which blurs all three witnesses")
         tolerance = tolerance + referee.rounding_bound(unit=referee.unit)
         kink, unit_of_f = np.zeros_like(kink), MIDWAY  # its own rounding is in every run, whatever their precision
-    bound = None if automatic is None else referee.rounding_bound(given.precision)
-    if found is own and bound is not None:
-        tolerance = np.maximum(tolerance, bound)
+    bound = tolerance if automatic is None else tolerance + referee.rounding_bound(given.precision)
+    if found is own:
+        tolerance = bound
     elif found.unit > unit_roundoff(FLOAT64):
-        tolerance = np.maximum(tolerance, referee.rounding_bound(unit=found.unit))
+        tolerance = tolerance + referee.rounding_bound(unit=found.unit)
         notes.append("the gradient computes in a narrower type than float64: it is judged by that type's rounding")
     wrong = np.abs(m - a) > tolerance
     if found is own and automatic is not None:
-        wrong &= ~(np.abs(m - automatic) <= tolerance)  # either side of a kink, together with jax.grad
+        wrong &= ~(np.abs(m - automatic) <= tolerance)  # rounding carried both across a kink
+    if referee.custom_rule:
+        notes.append(
+            "the loss holds a jax.custom_vjp: jax.grad calls its hand-written rule, and finite differences are the "
+            "only independent witness"
+        )
 
     error_of_f = near.loss / MIDWAY * bound_factor(referee.longest, 1) + abs(referee.loss)
     finite = _finite_differences(referee, m, tolerance, wrong, error_of_f * unit_of_f)
-
+    evidence = _Evidence(m, m_own, a, a if automatic is None else automatic, tolerance, bound, wrong, kink)
     leaves = []
     for i in range(n):
-        part = referee.part(i)
-        shape, d = referee.shapes[i], finite[i]
-        refuted = d is not None and not d.confirms_automatic
-        difference = rounding = None
-        status, reason = "pass", faults[i]
-        if not reason and part.stop > part.start:
-            difference = _difference(m[part], a[part], tolerance[part], shape)
-            if bound is not None and automatic is not None:
-                rounding = _rounding(name, m_own[part], automatic[part], a[part], bound[part], shape)
-            if wrong[part].any() and refuted and d is not None and d.confirms_manual:
-                notes.append(f"{paths[i]}: finite differences confirm the gradient and contradict jax.grad")
-            elif wrong[part].any():
-                both = " and finite differences" if d is not None and not d.confirms_manual else ""
-                which = (
-                    f"{wrong[part].sum()} of {part.stop - part.start} elements" if part.stop - part.start > 1 else "it"
-                )
-                differ = "differ" if part.stop - part.start > 1 else "differs"
-                reason = f"{which} {differ} from jax.grad{both} by more than rounding"
-            elif d is not None and not d.confirms_manual:
-                reason = f"finite differences contradict the gradient and jax.grad, which agree, at {d.at}"
-            elif rounding is not None and not rounding.explained and not refuted:
-                reason = (
-                    f"right in float64, but in {name} the error of {rounding.worst:.2g} at "
-                    f"{list(rounding.worst_index)} is more than rounding explains, {rounding.bound:.2g}"
-                )
-        kinks = int(kink[part].sum())
-        if reason:
-            status = "fail"
-        elif kinks:
-            status, reason = (
-                "kink",
-                f"{kinks} of {part.stop - part.start} elements stand at a kink: the derivative there is a convention",
-            )
-        norms = [float(np.linalg.norm(x[part])) for x in (m, a)]
-        dtype = np.dtype(given.arrays[i].dtype).name
-        leaves.append(
-            LeafReport(paths[i], shape, dtype, status, reason, kinks, *norms, difference, finite[i], rounding)
-        )
-        if rounding is not None and not np.any(m_own[part]) and np.any(a[part]) and status != "fail":
-            notes.append(
-                f"{paths[i]}: every element is 0 in {name}, where the truth reaches {np.abs(a[part]).max():.1e}"
-            )
+        here = evidence.leaf(referee.part(i))
+        leaf = _judge_leaf(paths[i], given.arrays[i], faults[i], here, finite[i], automatic is not None)
+        leaves.append(leaf)
+        if leaf.status != "fail":
+            notes += [f"{paths[i]}: {note}" for note in _remarks(name, here, finite[i], automatic is not None)]
 
     problems = []
-    if found.value is not None and not abs(found.value - referee.loss) <= max(
-        2 * error_of_f * max(found.unit, unit_of_f), 0.0
-    ):
+    if found.value is not None and not abs(found.value - referee.loss) <= 2 * error_of_f * max(found.unit, unit_of_f):
         problems.append(f"the value beside the gradient is {found.value:.9g}, the loss is {referee.loss:.9g}")
-    if np.array_equal(m, a) and a.any():
-        notes.append(
-            "the gradient and jax.grad agree to the last bit: if the loss is a jax.custom_vjp they are the same rule, and "
-            "finite differences are the only independent witness"
-        )
-    failing = [i for i, leaf in enumerate(leaves) if wrong[referee.part(i)].any()]
+    plain = wrong & ~kink  # at a kink no pattern can be told from the convention
+    failing = [i for i in range(n) if leaves[i].status == "fail" and plain[referee.part(i)].any()]
     causes = likely_causes(referee, m, tolerance, wrong, failing) if failing and not any(faults) else []
     return GradientReport(name, referee.loss, tuple(leaves), tuple(problems), tuple(causes), tuple(notes))
 
 
-def _misfit(own: np.ndarray, wide: np.ndarray, leaf: Any) -> str:
+def _misfit(own: np.ndarray, wide: np.ndarray, truth: np.ndarray, leaf: Any) -> str:
     """What is wrong with a leaf of the gradient before its numbers are compared."""
     for x in (own, wide):
         if x.shape != leaf.shape:
@@ -236,41 +219,88 @@ def _misfit(own: np.ndarray, wide: np.ndarray, leaf: Any) -> str:
             return f"the gradient's shape is {x.shape}, expected {leaf.shape}{transposed}"
     if own.dtype != leaf.dtype:
         return f"the gradient's dtype is {own.dtype.name}, expected {np.dtype(leaf.dtype).name}"
-    for x, where in ((wide, "in float64"), (own, f"in {own.dtype.name}")):
+    for x, what in ((wide, "the gradient is"), (truth, "jax.grad is"), (own, f"in {own.dtype.name} the gradient is")):
         places = np.argwhere(~np.isfinite(x.astype(np.float64)))
         if len(places):
             at = tuple(map(int, places[0]))
-            return (
-                f"the gradient is {x[at]} at {list(at)} {where}, and not finite at {len(places)} of {x.size} elements"
-            )
+            both = ", and so is jax.grad" if x is wide and not np.isfinite(truth[at]) else ""
+            return f"{what} {x[at]} at {list(at)}{both}: {len(places)} of {x.size} elements are not finite"
     return ""
+
+
+def _judge_leaf(
+    path: str, leaf: Any, fault: str, e: _Evidence, finite: FiniteDifferences | None, rounds: bool
+) -> LeafReport:
+    shape, size, kinks = tuple(leaf.shape), e.a.size, int(e.kink.sum())
+    difference = rounding = None
+    status, reason = "pass", ""
+    if fault:
+        status, reason = "fail", fault
+    elif size:
+        difference = _difference(e, shape)
+        if rounds:
+            rounding = _rounding(np.dtype(leaf.dtype).name, e, shape)
+        confirmed = finite is None or finite.confirms_manual
+        truth_stands = finite is None or finite.confirms_automatic
+        if e.wrong.any() and (truth_stands or not confirmed):
+            who = "jax.grad" if confirmed else "jax.grad and from finite differences"
+            reason = f"differs from {who} by more than rounding in {e.wrong.sum()} of {size} elements"
+        elif not confirmed and finite is not None:
+            reason = f"finite differences contradict it, and jax.grad which agrees with it, at {finite.at}"
+        elif rounding is not None and not rounding.explained and truth_stands:
+            reason = (
+                f"right in float64, but in {rounding.dtype} its error at {list(rounding.worst_index)} is "
+                f"{rounding.worst:.2g}, where rounding explains {rounding.bound:.2g}"
+            )
+        if reason:
+            status = "fail"
+        elif kinks:
+            status, reason = "kink", f"{kinks} of {size} elements stand at a kink, where the derivative is a convention"
+    norms = float(np.linalg.norm(e.m)), float(np.linalg.norm(e.a))
+    dtype = np.dtype(leaf.dtype).name
+    return LeafReport(path, shape, dtype, status, reason, kinks, norms[0], norms[1], difference, finite, rounding)
+
+
+def _remarks(name: str, e: _Evidence, finite: FiniteDifferences | None, rounds: bool) -> Iterator[str]:
+    if e.wrong.any() and finite is not None and not finite.confirms_automatic:
+        yield "finite differences confirm the gradient and contradict jax.grad"
+    if rounds and not e.m_own.any() and e.a.any():
+        yield f"every element underflows to 0 in {name}, where the truth reaches {np.abs(e.a).max():.1e}"
+    elif rounds and not np.all(np.abs(e.a_own - e.a) <= e.bound):
+        yield (
+            f"in {name} jax.grad itself strays from float64's by more than rounding explains: does the loss branch, or "
+            "draw random numbers, by its precision?"
+        )
 
 
 def _place(flat_index: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(flat_index), shape))
 
 
-def _difference(m: np.ndarray, a: np.ndarray, tolerance: np.ndarray, shape: tuple[int, ...]) -> Difference:
-    absolute = np.abs(m - a)
-    scale = np.maximum(np.abs(a), tolerance)
-    relative = absolute / np.where(scale > 0, scale, 1)
+def _ratio(error: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """error / bound, where 0 / 0 is 0."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(error > 0, error / bound, 0)
+
+
+def _difference(e: _Evidence, shape: tuple[int, ...]) -> Difference:
+    absolute = np.abs(e.m - e.a)
+    relative = _ratio(absolute, np.maximum(np.abs(e.a), e.tolerance))
     i, j = np.argmax(absolute), np.argmax(relative)
-    norms = float(np.linalg.norm(m) * np.linalg.norm(a))
-    cosine = float(m @ a) / norms if norms > 0 else float(np.array_equal(m, a))
+    norms = float(np.linalg.norm(e.m) * np.linalg.norm(e.a))
+    cosine = float(e.m @ e.a) / norms if norms > 0 else float(np.array_equal(e.m, e.a))
     return Difference(float(absolute[i]), _place(i, shape), float(relative[j]), _place(j, shape), cosine)
 
 
-def _rounding(
-    name: str, m: np.ndarray, a: np.ndarray, truth: np.ndarray, bound: np.ndarray, shape: tuple[int, ...]
-) -> Rounding:
-    error, least = np.abs(m - truth), np.fmin(np.abs(m - truth), np.abs(m - a))
-    excess = np.where(least > bound, least / np.maximum(bound, TINY), error * 0)
-    i = np.argmax(excess) if excess.any() else np.argmax(error / np.maximum(bound, TINY))
-    manual, automatic = float(np.linalg.norm(error)), float(np.linalg.norm(a - truth))
+def _rounding(name: str, e: _Evidence, shape: tuple[int, ...]) -> Rounding:
+    """Rounding explains an error that is within the bound, or that jax.grad shares: it carried both across a kink."""
+    error, shared = np.abs(e.m_own - e.a), np.abs(e.m_own - e.a_own)
+    least = np.fmin(error, shared)
+    explained = bool(np.all(least <= e.bound))
+    i = np.argmax(_ratio(error if explained else least, e.bound))
+    manual, automatic = float(np.linalg.norm(error)), float(np.linalg.norm(e.a_own - e.a))
     nearer = "equal" if manual == automatic else "jax.grad" if automatic < manual else "gradient"
-    return Rounding(
-        name, manual, automatic, nearer, float(error[i]), _place(i, shape), float(bound[i]), not excess.any()
-    )
+    return Rounding(name, manual, automatic, nearer, float(error[i]), _place(i, shape), float(e.bound[i]), explained)
 
 
 def _finite_differences(
@@ -288,7 +318,7 @@ def _finite_differences(
             continue
         probes += [(i, -1, 0), (i, -1, 1)]
         if wrong[part].any():
-            doubtful = part.start + np.argsort(-np.abs(toward[part]) / np.maximum(tolerance[part], TINY))[:4]
+            doubtful = part.start + np.argsort(-_ratio(np.abs(toward[part]), tolerance[part]))[:4]
             probes += [(i, -1, 2), *((i, int(j), 0) for j in doubtful)]
             toward[part] /= np.abs(toward[part]).max()
     if not probes:
@@ -312,7 +342,7 @@ def _finite_differences(
         if not mine:
             continue
         confirmed = errors[mine] <= bound[mine][:, None]
-        r = mine[int(np.argmax(errors[mine, 0] / np.maximum(bound[mine], TINY)))]
+        r = mine[int(np.argmax(_ratio(errors[mine, 0], bound[mine])))]
         _, index, way = probes[r]
         step, scale = STEPS[best[r]], referee.scales[i]
         if index >= 0:
@@ -320,7 +350,16 @@ def _finite_differences(
         else:
             at = "the direction of the difference" if way == 2 else "a random direction"
         found[i] = FiniteDifferences(
-            len(mine), at, step * scale, *(float(x / scale) for x in (d[r], backward[r, best[r]], forward[r, best[r]])),
-            *(float(x / scale) for x in (*errors[r], bound[r])), *(bool(x) for x in confirmed.all(axis=0)),
-        )  # fmt: skip
+            probes=len(mine),
+            at=at,
+            step=float(step * scale),
+            value=float(d[r] / scale),
+            left=float(backward[r, best[r]] / scale),
+            right=float(forward[r, best[r]] / scale),
+            error_manual=float(errors[r, 0] / scale),
+            error_automatic=float(errors[r, 1] / scale),
+            bound=float(bound[r] / scale),
+            confirms_manual=bool(confirmed[:, 0].all()),
+            confirms_automatic=bool(confirmed[:, 1].all()),
+        )
     return found

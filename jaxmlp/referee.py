@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxmlp.errors import GradientError
 from jaxmlp.rounding import (
     bound_factor,
     coarsest,
+    equations,
     longest_sum,
     perturbed,
     random_signs,
@@ -40,7 +41,8 @@ FLOAT64 = np.dtype(np.float64)
 NOT_TRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 """What tracing a gradient raises that is written in NumPy, or that branches on values."""
 
-enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # the former since jax 0.8
+_jax: Any = jax
+enable_x64: Any = _jax.enable_x64 if hasattr(jax, "enable_x64") else _jax.experimental.enable_x64  # since jax 0.8
 
 
 def is_array(x: Any) -> bool:
@@ -107,7 +109,7 @@ class Inputs(NamedTuple):
             if not is_float(leaves[i]):
                 kind = getattr(leaves[i], "dtype", type(leaves[i]).__name__)
                 raise GradientError(
-                    f"params{names[i]} is of type {kind}, expected a floating array: pass what is not differentiated in args"
+                    f"params{names[i]} is of type {kind}, expected a floating array; the rest goes in args"
                 )
         traced = tuple(map(is_array, leaves))
         rest = tuple(None if is_traced else x for x, is_traced in zip(leaves, traced, strict=True))
@@ -145,6 +147,7 @@ class Programs:
     def __init__(self, loss: Callable[..., Any], gradient: Callable[..., Any]) -> None:
         self.gradient = gradient
         self.own = jax.jit(lambda call, arrays: call(gradient, arrays), static_argnums=0)
+        self.value = jax.jit(lambda call, arrays: call(loss, arrays), static_argnums=0)
         self.differentiate = jax.jit(lambda call, arrays: call(jax.value_and_grad(loss), arrays), static_argnums=0)
         self.deviations = jax.jit(partial(_deviations, loss), static_argnums=0)
         self.slopes = jax.jit(partial(_slopes, loss), static_argnums=0)
@@ -157,11 +160,11 @@ class Programs:
             unit = coarsest(jax.make_jaxpr(partial(self.own, inputs.call))(inputs.arrays).jaxpr)
         except NOT_TRACEABLE:
             result = inputs.call(self.gradient, [jnp.asarray(x) for x in inputs.arrays])
-        wanted = jax.tree.structure(inputs.call(lambda params, *_: params, inputs.arrays))
-        value, tree = None, jax.tree.structure(result)
+        wanted: Any = jax.tree.structure(inputs.call(lambda params, *_: params, inputs.arrays))
+        value, tree = None, cast(Any, jax.tree.structure(result))
         if tree != wanted and isinstance(result, tuple) and len(result) == 2 and np.shape(result[0]) == ():
             value, result = float(result[0]), result[1]
-            tree = jax.tree.structure(result)
+            tree = cast(Any, jax.tree.structure(result))
         if tree != wanted:
             return Result(value, [], 0.0, f"the gradient's tree is {tree}, expected that of the parameters, {wanted}")
         leaves = [np.asarray(x) for x in jax.tree.leaves(result)]
@@ -248,6 +251,8 @@ class Referee:
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
         self.scale = np.repeat(self.scales, np.diff(self.ends))
         program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
+        forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr
+        self.custom_rule = any(eqn.primitive.name.startswith("custom_vjp_call") for eqn in equations(forward))
         self.longest, self.unit = longest_sum(program), coarsest(program, unit_roundoff(FLOAT64))
         self.loss, self.gradient = self.differentiate(inputs.arrays)
 
@@ -280,7 +285,7 @@ class Referee:
     def slopes(self, probes: list[tuple[int, int, int]], directions: np.ndarray, vectors: list[np.ndarray]) -> Any:
         """Values of the loss along probes (leaf, index, direction), and the products of those with vectors.
 
-        A probe is the element of that index in the vector of parameters, or, if it is -1, the leaf's part of a direction.
+        A probe is the element of that index in the vector of parameters; if it is -1, the leaf's part of a direction.
         """
         leaves, indices, ways = np.array(probes, np.int64).reshape(-1, 3).T
         columns = (self.ends[leaves], self.ends[leaves + 1], indices, ways)

@@ -32,20 +32,84 @@ CHANCE = 1e-9
 """Chance that a correct result lies outside the bound."""
 
 EXACT = frozenset(
-    "abs and argmax argmin bitcast_convert_type broadcast_in_dim clamp concatenate convert_element_type copy copy_p "
-    "cummax cummin dynamic_slice dynamic_update_slice eq expand_dims gather ge gt iota is_finite le lt max min ne neg "
-    "not optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or reduce_precision reshape rev round "
-    "floor ceil scatter select_and_gather_add select_n sharding_constraint sign slice sort split squeeze stop_gradient "
-    "top_k transpose".split()
+    [
+        "abs",
+        "and",
+        "argmax",
+        "argmin",
+        "bitcast_convert_type",
+        "broadcast_in_dim",
+        "clamp",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "cummax",
+        "cummin",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "eq",
+        "expand_dims",
+        "gather",
+        "ge",
+        "gt",
+        "iota",
+        "is_finite",
+        "le",
+        "lt",
+        "max",
+        "min",
+        "ne",
+        "neg",
+        "not",
+        "optimization_barrier",
+        "or",
+        "pad",
+        "real",
+        "reduce_and",
+        "reduce_max",
+        "reduce_min",
+        "reduce_or",
+        "reduce_precision",
+        "reshape",
+        "rev",
+        "round",
+        "floor",
+        "ceil",
+        "scatter",
+        "select_and_gather_add",
+        "select_n",
+        "sharding_constraint",
+        "sign",
+        "slice",
+        "sort",
+        "split",
+        "squeeze",
+        "stop_gradient",
+        "top_k",
+        "transpose",
+    ]
 )
 """Primitives that move or compare numbers and round nothing. Any other is taken to round its result."""
 
 INLINED = frozenset(
-    "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr remat remat2 checkpoint".split()
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "remat",
+        "remat2",
+        "checkpoint",
+    ]
 )
 """Primitives that only call another program. A loop is one operation here, whose result is rounded."""
 
 _SIGNS = 1 << 16
+
+_finfo: Any = jnp.finfo  # which has no annotations
 
 
 def unit_roundoff(dtype: Any) -> float:
@@ -54,17 +118,17 @@ def unit_roundoff(dtype: Any) -> float:
     >>> unit_roundoff(jnp.float32) == 2**-24
     True
     """
-    return float(jnp.finfo(dtype).eps) / 2
+    return float(_finfo(dtype).eps) / 2
 
 
 def bound_factor(longest_sum: int, elements: int) -> float:
-    """How many standard deviations the rounding error of any of N elements may reach: sqrt(n) sqrt(2 ln(2N / chance))."""
+    """How many standard deviations an error may reach in any of N elements: sqrt(n) sqrt(2 ln(2N / chance))."""
     return math.sqrt(longest_sum) * math.sqrt(2 * math.log(2 * elements / CHANCE))
 
 
 def underflow(dtype: Any) -> float:
     """The smallest number that is not flushed to 0: subnormals are kept in float16 only."""
-    info = jnp.finfo(dtype)
+    info = _finfo(dtype)
     return float(info.smallest_subnormal if dtype == jnp.float16 else info.tiny)
 
 
@@ -82,6 +146,7 @@ def equations(jaxpr: Jaxpr) -> Iterator[Any]:
     """Every operation of a program and of the programs that it calls or loops over."""
     for eqn in jaxpr.eqns:
         yield eqn
+        inner: Any
         for value in eqn.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 if hasattr(inner, "eqns"):
@@ -139,7 +204,7 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
     def run(signs: Any, unit: Array, least: Array, *args: Any) -> Any:
         drawn = 0
 
-        def rounded(x: Array) -> Array:
+        def rounded(x: Any) -> Any:
             nonlocal drawn
             if not jnp.issubdtype(x.dtype, jnp.floating):
                 return x
@@ -149,7 +214,7 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
             own = jnp.maximum(unit, unit_roundoff(x.dtype)).astype(x.dtype)
             return x + sign * (own * x + least.astype(x.dtype))
 
-        def evaluate(jaxpr: Jaxpr, consts: Any, operands: list[Array]) -> list[Array]:
+        def evaluate(jaxpr: Any, consts: Any, operands: list[Array]) -> list[Array]:
             values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
             def read(v: Any) -> Any:
