@@ -34,6 +34,7 @@ standard deviation of the runs at that precision's u, n the longest sum, N the n
 derives it.
 """
 
+import copy
 import math
 import textwrap
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ import numpy as np
 
 from jaxmlp.gradcauses import likely_causes
 from jaxmlp.gradreport import Difference, FiniteDifferences, GradientReport, LeafReport, Rounding
-from jaxmlp.referee import FLOAT64, MIDWAY, STEPS, Inputs, Programs, Referee, Result, enable_x64
+from jaxmlp.referee import FLOAT64, MIDWAY, STEPS, Gradient, Inputs, Programs, Referee, Result, enable_x64
 from jaxmlp.rounding import bound_factor, unit_roundoff
 
 SMALL = 64
@@ -96,7 +97,13 @@ class GradientCheck:
     """
 
     def __init__(self, loss: Callable[..., Any], gradient: Callable[..., Any]) -> None:
-        self._programs = Programs(loss, gradient)
+        self._programs, self._gradient = Programs(loss), Gradient(gradient)
+
+    def of(self, gradient: Callable[..., Any]) -> "GradientCheck":
+        """The check of another gradient of the same loss, whose programs need not be compiled again."""
+        other = copy.copy(self)
+        other._gradient = Gradient(gradient)
+        return other
 
     def __call__(self, params: Any, *args: Any) -> GradientReport:
         """What `check_gradients(loss, gradient, params, *args)` gives."""
@@ -106,7 +113,7 @@ class GradientCheck:
             with enable_x64(True):
                 referee = Referee(self._programs, given.as_float64())
                 try:
-                    wide = self._programs.run_gradient(referee.inputs)
+                    wide = self._gradient(referee.inputs)
                 except Exception as error:
                     if dtype == FLOAT64:
                         raise
@@ -118,7 +125,7 @@ class GradientCheck:
             if dtype == FLOAT64 and wide is not None:
                 own = wide
             else:  # in the caller's own setting of x64
-                own = self._programs.run_gradient(given)
+                own = self._gradient(given)
                 _, found = self._programs.differentiate(given.call, given.arrays)
                 automatic = _vector(jax.tree.leaves(found))
             with enable_x64(True):

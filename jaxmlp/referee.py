@@ -142,22 +142,27 @@ class Result(NamedTuple):
 
 
 class Programs:
-    """The compiled programs of one loss and one gradient: compiled when they first meet arrays of some shapes."""
+    """The compiled programs of one loss: compiled when they first meet arrays of some shapes."""
 
-    def __init__(self, loss: Callable[..., Any], gradient: Callable[..., Any]) -> None:
-        self.gradient = gradient
-        self.own = jax.jit(lambda call, arrays: call(gradient, arrays), static_argnums=0)
+    def __init__(self, loss: Callable[..., Any]) -> None:
         self.value = jax.jit(lambda call, arrays: call(loss, arrays), static_argnums=0)
         self.differentiate = jax.jit(lambda call, arrays: call(jax.value_and_grad(loss), arrays), static_argnums=0)
         self.deviations = jax.jit(partial(_deviations, loss), static_argnums=0)
         self.slopes = jax.jit(partial(_slopes, loss), static_argnums=0)
 
-    def run_gradient(self, inputs: Inputs) -> Result:
-        """The hand-written gradient, compiled if it can be."""
+
+class Gradient:
+    """The hand-written gradient, compiled if it can be."""
+
+    def __init__(self, gradient: Callable[..., Any]) -> None:
+        self.gradient = gradient
+        self.compiled = jax.jit(lambda call, arrays: call(gradient, arrays), static_argnums=0)
+
+    def __call__(self, inputs: Inputs) -> Result:
         unit = 0.0
         try:
-            result = self.own(inputs.call, inputs.arrays)
-            unit = coarsest(jax.make_jaxpr(partial(self.own, inputs.call))(inputs.arrays).jaxpr)
+            result = self.compiled(inputs.call, inputs.arrays)
+            unit = coarsest(jax.make_jaxpr(partial(self.compiled, inputs.call))(inputs.arrays).jaxpr)
         except NOT_TRACEABLE:
             result = inputs.call(self.gradient, [jnp.asarray(x) for x in inputs.arrays])
         wanted: Any = jax.tree.structure(inputs.call(lambda params, *_: params, inputs.arrays))
