@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
-from jaxtyping import Array
 
 CHANCE = 1e-9
 """Chance that a correct result lies outside the bound."""
@@ -201,7 +200,7 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
     program, shape = jax.make_jaxpr(function, return_shape=True)(*example)
     tree = jax.tree.structure(shape)
 
-    def run(signs: Any, unit: Array, least: Array, *args: Any) -> Any:
+    def run(signs: Any, unit: Any, least: Any, *args: Any) -> Any:
         drawn = 0
 
         def rounded(x: Any) -> Any:
@@ -214,7 +213,7 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
             own = jnp.maximum(unit, unit_roundoff(x.dtype)).astype(x.dtype)
             return x + sign * (own * x + least.astype(x.dtype))
 
-        def evaluate(jaxpr: Any, consts: Any, operands: list[Array]) -> list[Array]:
+        def evaluate(jaxpr: Any, consts: Any, operands: list[Any]) -> list[Any]:
             values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
             def read(v: Any) -> Any:

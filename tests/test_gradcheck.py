@@ -63,14 +63,14 @@ def covering() -> list[tuple[str, str, str, int, str]]:
     return [(a, *pair, depth, kind) for pair, a, depth, kind in zip(PAIRS, *columns, strict=True)]
 
 
-@pytest.mark.parametrize(("activation", "output", "loss", "hidden", "kind"), covering()[::2])
+@pytest.mark.parametrize(("activation", "output", "loss", "hidden", "kind"), covering()[::3])
 def test_backprop_passes_for_every_activation_output_loss_depth_and_kind_of_targets(
     activation: str, output: str, loss: str, hidden: int, kind: str
 ) -> None:
     check_network(jaxmlp.Network((4, *[5] * hidden, 3), activation, output, loss), 6, kind, seed=hidden)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.data())
 def test_no_false_alarm_for_sizes_and_batches_from_1_to_300(data: st.DataObject) -> None:
     size = st.integers(1, 300)
@@ -123,13 +123,13 @@ def test_a_fault_that_shows_only_for_a_ragged_batch_passes_without_weights() -> 
 
 
 def test_an_error_in_a_small_element_is_not_hidden_by_a_large_one() -> None:
-    scale = 10.0 ** jnp.arange(-12, 4)
+    scale = np.logspace(-12, 3, 16)
 
     def loss(w: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sin(w) * scale.astype(w.dtype))
+        return jnp.sum(jnp.sin(w) * jnp.asarray(scale, w.dtype))
 
     def gradient(w: jax.Array) -> jax.Array:
-        return (jnp.cos(w) * scale.astype(w.dtype)).at[0].multiply(1.001)
+        return (jnp.cos(w) * jnp.asarray(scale, w.dtype)).at[0].multiply(1.001)
 
     report = check_gradients(loss, gradient, jnp.ones(16))
     assert report.causes == ("params: only the element [0] is wrong",)
@@ -284,10 +284,7 @@ def test_a_gradient_bound_to_float32_is_judged_by_its_rounding(factor: float, pa
 @pytest.mark.parametrize("params", [(), (jnp.zeros((0, 3)), jnp.ones(2)), 2.0, {"w": np.float32(3)}])
 def test_any_tree_of_parameters_is_accepted(params: object) -> None:
     def loss(p: object) -> jax.Array:
-        return sum(
-            (jnp.sum(x**3) for x in jax.tree.leaves(p)),
-            jnp.zeros(()).astype(jnp.result_type(*jax.tree.leaves(p), jnp.float32)),
-        )
+        return sum((jnp.sum(x**3) for x in jax.tree.leaves(p)), 0.0)
 
     check_gradients(loss, lambda p: jax.tree.map(lambda x: 3 * x**2, p), params).raise_on_failure()
 
