@@ -13,25 +13,21 @@ def _factors(referee: Referee) -> Iterator[tuple[float, str]]:
     """Constant factors that have a name, with the likeliest first."""
     inputs = referee.inputs
     yield from ((-1.0, "the sign -1"), (2.0, "2"), (0.5, "1/2"), (-2.0, "-2"), (-0.5, "-1/2"))
-    names: dict[float, str] = {}
+    names: dict[float, tuple[str, str]] = {}
     for path, x in zip(inputs.paths[referee.n :], referee.rest, strict=True):
         for axis, size in enumerate(np.shape(x)):
-            letter = "B" if axis == 0 else "n"
-            names.setdefault(float(size), f"{letter} = {size}, the length of axis {axis} of {path}")
+            names.setdefault(float(size), ("n" if axis else "B", f", the length of axis {axis} of {path}"))
         if is_float(x) and np.ndim(x) == 1:
-            names.setdefault(float(np.sum(x)), f"the sum of {path} = {np.sum(x):.6g}")
-            names.setdefault(float(np.mean(x)), f"the mean of {path} = {np.mean(x):.6g}")
+            names.setdefault(float(np.sum(x)), (f"sum({path})", ""))
+            names.setdefault(float(np.mean(x)), (f"mean({path})", ""))
     for path, shape in zip(inputs.paths, referee.shapes, strict=False):
         for axis, size in enumerate(shape):
-            names.setdefault(float(size), f"n = {size}, the length of axis {axis} of {path}")
-    for value, name in names.items():
+            names.setdefault(float(size), ("n", f", the length of axis {axis} of {path}"))
+    for value, (name, where) in names.items():
         if value not in (0.0, 1.0):
-            for factor, before in ((1.0, ""), (-1.0, "-"), (2.0, "2 times "), (0.5, "1/2 times ")):
-                yield factor * value, f"{before}{name}"
-                yield (
-                    factor / value,
-                    f"{before}1/{name}" if len(name.split(" = ")[0]) == 1 else f"{before}1 over {name}",
-                )
+            for factor, before in ((1.0, ""), (-1.0, "-"), (2.0, "2 "), (0.5, "1/2 ")):
+                yield factor * value, f"{before}{name} ({name} = {value:.6g}{where})"
+                yield factor / value, f"{before}1/{name} ({name} = {value:.6g}{where})"
 
 
 def _pattern(referee: Referee, i: int, m: list[Any], tolerance: list[Any], wrong: Any) -> str:

@@ -13,9 +13,8 @@ the precision, at parameters moved by u* of their leaf's scale, and
 
 is about 2^14.5 = 23,000 times what float64's rounding explains, and as much less than float32 would show. It is in
 proportion to the element's own sensitivity, so that a small leaf or element is not judged by a large one's scale. At a
-kink, such as relu's at 0, about half of the runs fall on either side, and the deviation is half of the jump: any
-convention for the derivative there stays within the tolerance. A kink is told by its deviation, which does
-not shrink with u*.
+kink, such as relu's at 0, the runs fall on either side, and deviate by the jump or half of it: any convention for the
+derivative there stays within the tolerance. A kink is told by its deviation, which does not shrink with u*.
 
 **Do finite differences confirm it?** jax.grad is not above doubt: of a `jax.custom_vjp` it calls the hand-written rule.
 Along v (each element of a small leaf; of a large one random signs, the direction of m - a, and the elements in doubt)

@@ -31,7 +31,7 @@ class Passing(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`deltas` replaces the step from D^(l+1) to D^l, `output` the first delta, `share` the mean, `change` the result."""
+    """`deltas` replaces the step from D^(l+1) to D^l, `output` D^L, `share` the mean, `change` the result."""
 
     cause: str | None
     deltas: Callable[..., Array] | None = None
@@ -96,9 +96,9 @@ def _times(x: Array, factor: float) -> Array:
 
 FAULTS: dict[str, Fault] = {
     # mean and sum
-    "sum for mean": Fault("B = 9", share=lambda b: jnp.ones_like(right_share(b))),
-    "mean twice": Fault("1/B = 9", share=lambda b: right_share(b) / len(b.inputs)),
-    "bias: sum for mean": Fault("B = 9", change=_each(lambda g: Layer(g.kernel, _times(g.bias, EXAMPLES)))),
+    "sum for mean": Fault("B (B = 9", share=lambda b: jnp.ones_like(right_share(b))),
+    "mean twice": Fault("1/B (B = 9", share=lambda b: right_share(b) / len(b.inputs)),
+    "bias: sum for mean": Fault("B (B = 9", change=_each(lambda g: Layer(g.kernel, _times(g.bias, EXAMPLES)))),
     "bias: mean over the units too": Fault(
         "the same all along axis 0", change=_each(lambda g: Layer(g.kernel, jnp.full_like(g.bias, jnp.mean(g.bias))))
     ),
@@ -196,7 +196,7 @@ FAULTS: dict[str, Fault] = {
         ragged=True,
     ),
     "mean over B for the sum of the weights": Fault(
-        "the mean of args[0].weights",
+        "mean(args[0].weights)",
         share=lambda b: right_share(b) if b.weights is None else b.weights / len(b.inputs),
         ragged=True,
     ),
