@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.losses import output_loss
-from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
+from jaxmlp.network import Batch, Layer, Network, Params, init, propagate, wanted
 
 NETWORK = Network((12, 7, 7, 7, 5), activation="tanh", output="sigmoid", loss="squared_error")
 """Three layers of the same width hide a transposed or a shifted matrix: its shape is right."""
@@ -66,20 +66,18 @@ def right_share(batch: Batch) -> Array:
     return batch.weights / jnp.sum(batch.weights)
 
 
-def example(dtype: jnp.dtype, ragged: bool) -> tuple[Params, Batch]:
-    keys = jax.random.split(jax.random.key(5), 3 + len(NETWORK.sizes))
+def example(
+    dtype: jnp.dtype, ragged: bool, network: Network = NETWORK, examples: int = EXAMPLES
+) -> tuple[Params, Batch]:
+    keys = jax.random.split(jax.random.key(5), 3 + len(network.sizes))
     params = tuple(
         layer._replace(bias=0.3 * jax.random.normal(key, layer.bias.shape, dtype))
-        for layer, key in zip(init(keys[0], NETWORK, dtype), keys[3:], strict=False)
+        for layer, key in zip(init(keys[0], network, dtype), keys[3:], strict=False)
     )
-    inputs = jax.random.uniform(keys[1], (EXAMPLES, NETWORK.sizes[0]), dtype)
-    labels = jax.random.randint(keys[2], (EXAMPLES,), 0, NETWORK.sizes[-1])
-    weights = jnp.array([1] * (EXAMPLES - 3) + [0] * 3, dtype) if ragged else None
+    inputs = jax.random.uniform(keys[1], (examples, network.sizes[0]), dtype)
+    labels = jax.random.randint(keys[2], (examples,), 0, network.sizes[-1])
+    weights = jnp.array([1] * (examples - 3) + [0] * 3, dtype) if ragged else None
     return params, Batch(inputs, labels, weights)
-
-
-def cost(params: Params, batch: Batch) -> Array:
-    return loss(params, batch, NETWORK)
 
 
 def _each(change: Callable[[Layer], Layer]) -> Callable[[list[Layer], Passing], list[Layer]]:
@@ -90,6 +88,10 @@ def _at(l: int, change: Callable[[Layer], Layer]) -> Callable[[list[Layer], Pass
     return lambda layers, _: [change(layer) if k == l else layer for k, layer in enumerate(layers)]
 
 
+def _is_square(x: Array) -> bool:
+    return x.shape[0] == x.shape[1]
+
+
 def _times(x: Array, factor: float) -> Array:
     return x * jnp.asarray(factor, x.dtype)
 
@@ -98,7 +100,9 @@ FAULTS: dict[str, Fault] = {
     # mean and sum
     "sum for mean": Fault("B (B = 9", share=lambda b: jnp.ones_like(right_share(b))),
     "mean twice": Fault("1/B (B = 9", share=lambda b: right_share(b) / len(b.inputs)),
-    "bias: sum for mean": Fault("B (B = 9", change=_each(lambda g: Layer(g.kernel, _times(g.bias, EXAMPLES)))),
+    "bias: sum for mean": Fault(
+        "B (B = 9", change=lambda g, p: [Layer(x.kernel, _times(x.bias, len(p.share))) for x in g]
+    ),
     "bias: mean over the units too": Fault(
         "the same all along axis 0", change=_each(lambda g: Layer(g.kernel, jnp.full_like(g.bias, jnp.mean(g.bias))))
     ),
@@ -119,11 +123,11 @@ FAULTS: dict[str, Fault] = {
     # shapes that happen to fit
     "kernel transposed": Fault("transposed", change=_at(1, lambda g: Layer(g.kernel.T, g.bias))),
     "every square kernel transposed": Fault(
-        "transposed", change=_each(lambda g: Layer(g.kernel.T, g.bias) if g.kernel.shape == (7, 7) else g)
+        "transposed", change=_each(lambda g: Layer(g.kernel.T, g.bias) if _is_square(g.kernel) else g)
     ),
     "W for its transpose on the way back": Fault(
         "what passes from one to the other",
-        deltas=lambda l, D, W, z, a, params: ACTIVATIONS["tanh"].pullback(D @ (W if W.shape == (7, 7) else W.T), z, a),
+        deltas=lambda l, D, W, z, a, params: ACTIVATIONS["tanh"].pullback(D @ (W if _is_square(W) else W.T), z, a),
     ),
     "W of the next layer": Fault(
         "what passes from one to the other",
@@ -175,10 +179,10 @@ FAULTS: dict[str, Fault] = {
     "first layer is zero": Fault("all zero", change=_at(0, lambda g: Layer(*map(jnp.zeros_like, g)))),
     "smallest leaf only": Fault("2", change=_at(3, lambda g: Layer(g.kernel, _times(g.bias, 2)))),
     "last row of a kernel forgotten": Fault(
-        "only row 11", change=_at(0, lambda g: Layer(g.kernel.at[-1].set(jnp.zeros_like(g.kernel[-1])), g.bias))
+        "only row", change=_at(0, lambda g: Layer(g.kernel.at[-1].set(jnp.zeros_like(g.kernel[-1])), g.bias))
     ),
     "one column twice": Fault(
-        "only column 4",
+        "only column",
         change=_at(2, lambda g: Layer(g.kernel.at[:, 4].multiply(jnp.ones((), g.bias.dtype) * 2), g.bias)),
     ),
     "bias of the wrong layer": Fault("shifted", change=lambda g, _: [g[0], Layer(g[1].kernel, g[2].bias), *g[2:]]),

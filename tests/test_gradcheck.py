@@ -84,13 +84,14 @@ def test_no_false_alarm_for_sizes_and_batches_from_1_to_300(data: st.DataObject)
 # Faults
 
 
-CHECKS = {dtype: GradientCheck(faults.cost, faults.cost) for dtype in DTYPES}
+CHECKS = {dtype: GradientCheck(jaxmlp.loss, jaxmlp.backprop) for dtype in DTYPES}
+"""One for each precision, so that the loss's programs are compiled once."""
 
 
 def check_fault(fault: Fault, dtype: str) -> GradientReport:
     with jax.enable_x64(dtype == "float64"):
-        check = CHECKS[dtype].of(lambda params, batch: faulty_backprop(params, batch, faults.NETWORK, fault))
-        return check(*faults.example(jnp.dtype(dtype), fault.ragged))
+        check = CHECKS[dtype].of(lambda *args: faulty_backprop(*args, fault))
+        return check(*faults.example(jnp.dtype(dtype), fault.ragged), faults.NETWORK)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -118,8 +119,8 @@ def test_a_fault_that_shows_only_for_a_ragged_batch_passes_without_weights() -> 
     for name in ("weights ignored", "mean over B for the sum of the weights"):
         fault = FAULTS[name]
         assert fault.ragged
-        check = CHECKS["float32"].of(lambda p, b, fault=fault: faulty_backprop(p, b, faults.NETWORK, fault))
-        assert check(params, batch).passed
+        check = CHECKS["float32"].of(lambda *args, fault=fault: faulty_backprop(*args, fault))
+        assert check(params, batch, faults.NETWORK).passed
 
 
 def test_an_error_in_a_small_element_is_not_hidden_by_a_large_one() -> None:
