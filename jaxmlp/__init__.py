@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from jaxmlp.backprop import Trace, backprop, backpropagate, mean_gradient, value_and_backprop
     from jaxmlp.data.dataset import Dataset, Examples
     from jaxmlp.data.sources import load_data
-    from jaxmlp.errors import DataError, DivergedError, ExperimentError, JaxmlpError, NetworkError, RunError
+    from jaxmlp.errors import (
+        DataError,
+        DivergedError,
+        ExperimentError,
+        GradientError,
+        JaxmlpError,
+        NetworkError,
+        RunError,
+    )
+    from jaxmlp.gradcheck.check import GradientCheck, check_gradients
+    from jaxmlp.gradcheck.report import GradientReport
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
     from jaxmlp.training.config import Data, Experiment, Optimizer, Train
     from jaxmlp.training.fit import fit
@@ -23,7 +33,17 @@ _HOME = {
     "jaxmlp.backprop": ("Trace", "backprop", "backpropagate", "mean_gradient", "value_and_backprop"),
     "jaxmlp.data.dataset": ("Dataset", "Examples"),
     "jaxmlp.data.sources": ("load_data",),
-    "jaxmlp.errors": ("DataError", "DivergedError", "ExperimentError", "JaxmlpError", "NetworkError", "RunError"),
+    "jaxmlp.errors": (
+        "DataError",
+        "DivergedError",
+        "ExperimentError",
+        "GradientError",
+        "JaxmlpError",
+        "NetworkError",
+        "RunError",
+    ),
+    "jaxmlp.gradcheck.check": ("GradientCheck", "check_gradients"),
+    "jaxmlp.gradcheck.report": ("GradientReport",),
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
     "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Train"),
     "jaxmlp.training.fit": ("fit",),
@@ -40,6 +60,9 @@ __all__ = [
     "Examples",
     "Experiment",
     "ExperimentError",
+    "GradientCheck",
+    "GradientError",
+    "GradientReport",
     "JaxmlpError",
     "Layer",
     "Network",
@@ -52,6 +75,7 @@ __all__ = [
     "Train",
     "backprop",
     "backpropagate",
+    "check_gradients",
     "fit",
     "forward",
     "init",

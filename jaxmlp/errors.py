@@ -31,3 +31,9 @@ class DivergedError(JaxmlpError):
 
 class DeviceError(JaxmlpError):
     """No device to run on."""
+
+
+class GradientError(JaxmlpError, AssertionError):
+    """A gradient that fails its check; an AssertionError too, so that a test fails rather than errs."""
+
+    exit_status = 1

@@ -1,0 +1,146 @@
+"""What a gradient check found, as data and as a plain table."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jaxmlp.errors import GradientError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two arrays' difference: the largest, where it stands, and the angle."""
+
+    absolute: float
+    absolute_index: tuple[int, ...]
+    relative: float
+    """Largest |m_e - a_e| / max(|a_e|, tolerance_e): relative to what can be told from 0."""
+    relative_index: tuple[int, ...]
+    cosine: float
+
+
+@dataclass(frozen=True)
+class FiniteDifferences:
+    """A leaf's central finite differences: of all its probes, the one that contradicts the gradient most."""
+
+    probes: int
+    at: str
+    step: float
+    value: float
+    left: float
+    right: float
+    error_manual: float
+    error_automatic: float
+    bound: float
+    confirms_manual: bool
+    confirms_automatic: bool
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """A leaf in the given precision, against the float64 truth: norms of both errors, and the worst element."""
+
+    dtype: str
+    manual: float
+    automatic: float
+    nearer: str
+    """`gradient`, `jax.grad` or `equal`."""
+    worst: float
+    worst_index: tuple[int, ...]
+    bound: float
+    """What rounding explains at that element."""
+    explained: bool
+
+
+@dataclass(frozen=True)
+class LeafReport:
+    """One leaf of the parameters."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    status: str
+    """`pass`, `fail`, or `kink`: passes, but some elements stand at a kink, where the derivative is a convention."""
+    reason: str
+    kinks: int
+    norm_manual: float
+    norm_automatic: float
+    difference: Difference | None
+    finite: FiniteDifferences | None
+    rounding: Rounding | None
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """What `check_gradients` found: `print` it, take it `as_dict`, or let it `raise_on_failure`."""
+
+    dtype: str
+    loss: float
+    leaves: tuple[LeafReport, ...]
+    problems: tuple[str, ...] = ()
+    """What is wrong with the gradient as a whole: its tree, the value beside it."""
+    causes: tuple[str, ...] = ()
+    """What the pattern of the failures suggests."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gradient is right."""
+        return not self.problems and all(leaf.status != "fail" for leaf in self.leaves)
+
+    def raise_on_failure(self) -> None:
+        """Raise a `GradientError` with the whole report, unless the check passed."""
+        if not self.passed:
+            raise GradientError(str(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as data for JSON; a number that is not finite becomes None."""
+        return {"passed": self.passed, **_plain(dataclasses.asdict(self))}
+
+    def __str__(self) -> str:
+        head = f"gradient check {'passed' if self.passed else 'FAILED'}: loss {self.loss:.6g}, {self.dtype}"
+        rows = [_row(leaf) for leaf in self.leaves]
+        table = [HEADINGS, *rows] if rows else []
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        reasons = [f"{leaf.path}: {leaf.reason}" for leaf in self.leaves if leaf.reason]
+        named = (("wrong: ", self.problems), ("", reasons), ("likely cause: ", self.causes), ("note: ", self.notes))
+        return "\n".join([head, *lines, *(mark + text for mark, texts in named for text in texts)])
+
+
+HEADINGS = (
+    "leaf",
+    "shape",
+    "norm",
+    "cosine",
+    "largest error",
+    "relative",
+    "finite diff.",
+    "rounding: own, jax.grad",
+    "",
+)
+
+
+def _row(leaf: LeafReport) -> tuple[str, ...]:
+    d, f, r = leaf.difference, leaf.finite, leaf.rounding
+    at = "" if d is None else f"{d.absolute:.1e} at {list(d.absolute_index)}"
+    return (
+        leaf.path,
+        "x".join(map(str, leaf.shape)) or "scalar",
+        f"{leaf.norm_automatic:.3g}",
+        "" if d is None else f"{d.cosine:.6f}",
+        at,
+        "" if d is None else f"{d.relative:.1e}",
+        "" if f is None else f"{f.error_manual:.1e} of {f.bound:.1e}",
+        "" if r is None else f"{r.manual:.1e}, {r.automatic:.1e}",
+        leaf.status,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,237 @@
+"""How far rounding can carry a result: the same program, run with its roundings drawn at random.
+
+The standard model of arithmetic in a precision of unit roundoff u says that every operation returns
+
+    fl(x op y) = (x op y)(1 + d) + t,        |d| <= u,  |t| <= the smallest number kept (else 0)
+
+so that a program's rounding error is, to first order, e = sum_i c_i d_i over its roundings i. What is wanted are not
+the c_i but their length: with independent random signs d_i = +-u, e has mean 0 and standard deviation
+s = u sqrt(sum_i c_i^2). `perturbed` runs a program so (Monte Carlo arithmetic, Parker 1997), and a few runs give s for
+every element of the result. Two steps go from s to a bound:
+
+- A sum of n terms rounds n times, on partial sums; here its terms are perturbed once each. A partial sum of j terms is
+  sqrt(j) times a term where the signs are mixed, so the sum's own roundings weigh at most sqrt(n) as much as its
+  terms', for the program's longest sum n.
+- By Hoeffding's inequality |e| > t s has probability below 2 exp(-t^2 / 2) for independent d_i in [-u, u], as in Higham
+  and Mary, "A new approach to probabilistic rounding error analysis" (2019).
+
+So N elements stay within `bound_factor(n, N) * s` but for a chance of one in a billion.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+CHANCE = 1e-9
+"""Chance that a correct result lies outside the bound."""
+
+EXACT = frozenset(
+    [
+        "abs",
+        "and",
+        "argmax",
+        "argmin",
+        "bitcast_convert_type",
+        "broadcast_in_dim",
+        "clamp",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "cummax",
+        "cummin",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "eq",
+        "expand_dims",
+        "gather",
+        "ge",
+        "gt",
+        "iota",
+        "is_finite",
+        "le",
+        "lt",
+        "max",
+        "min",
+        "ne",
+        "neg",
+        "not",
+        "optimization_barrier",
+        "or",
+        "pad",
+        "real",
+        "reduce_and",
+        "reduce_max",
+        "reduce_min",
+        "reduce_or",
+        "reduce_precision",
+        "reshape",
+        "rev",
+        "round",
+        "floor",
+        "ceil",
+        "scatter",
+        "select_and_gather_add",
+        "select_n",
+        "sharding_constraint",
+        "sign",
+        "slice",
+        "sort",
+        "split",
+        "squeeze",
+        "stop_gradient",
+        "top_k",
+        "transpose",
+    ]
+)
+"""Primitives that move or compare numbers and round nothing. Any other is taken to round its result."""
+
+INLINED = frozenset(
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "remat",
+        "remat2",
+        "checkpoint",
+    ]
+)
+"""Primitives that only call another program. A loop is one operation here, whose result is rounded."""
+
+_SIGNS = 1 << 16
+
+_finfo: Any = jnp.finfo  # which has no annotations
+
+
+def unit_roundoff(dtype: Any) -> float:
+    """u: half the distance from 1 to the next number.
+
+    >>> unit_roundoff(jnp.float32) == 2**-24
+    True
+    """
+    return float(_finfo(dtype).eps) / 2
+
+
+def bound_factor(longest_sum: int, elements: int) -> float:
+    """How many standard deviations an error may reach in any of N elements: sqrt(n) sqrt(2 ln(2N / chance))."""
+    return math.sqrt(longest_sum) * math.sqrt(2 * math.log(2 * elements / CHANCE))
+
+
+def underflow(dtype: Any) -> float:
+    """The smallest number that is not flushed to 0: subnormals are kept in float16 only."""
+    info = _finfo(dtype)
+    return float(info.smallest_subnormal if dtype == jnp.float16 else info.tiny)
+
+
+def _inner(eqn: Any) -> ClosedJaxpr | None:
+    if eqn.primitive.name not in INLINED:
+        return None
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if name in eqn.params:
+            inner = eqn.params[name]
+            return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+    return None
+
+
+def equations(jaxpr: Jaxpr) -> Iterator[Any]:
+    """Every operation of a program and of the programs that it calls or loops over."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        inner: Any
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns"):
+                    yield from equations(getattr(inner, "jaxpr", inner))
+
+
+def longest_sum(jaxpr: Jaxpr) -> int:
+    """The number of terms in the longest sum of a program.
+
+    >>> longest_sum(jax.make_jaxpr(lambda x: jnp.sum(x @ x.T))(jnp.ones((2, 9))).jaxpr)
+    9
+    """
+    longest = 1
+    for eqn in equations(jaxpr):
+        if eqn.primitive.name == "dot_general":
+            shape = eqn.invars[0].aval.shape
+            longest = max(longest, math.prod(shape[axis] for axis in eqn.params["dimension_numbers"][0][0]))
+        elif eqn.primitive.name in ("reduce_sum", "cumsum", "conv_general_dilated", "scatter-add"):
+            longest = max(longest, *(v.aval.size // max(eqn.outvars[0].aval.size, 1) for v in eqn.invars))
+    return longest
+
+
+def coarsest(jaxpr: Jaxpr, least: float = 0.0) -> float:
+    """The unit roundoff of the narrowest floating type that a program computes in."""
+    avals = (v.aval for eqn in equations(jaxpr) for v in eqn.outvars)
+    dtypes = {a.dtype for a in avals if jnp.issubdtype(getattr(a, "dtype", bool), jnp.floating)}
+    return max([least, *(unit_roundoff(dtype) for dtype in dtypes)])
+
+
+def random_signs(runs: int, seed: int) -> np.ndarray:
+    """Signs for so many runs, made outside of the compiled program: a generator for each operation would be slow."""
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (runs, _SIGNS))
+
+
+def take_signs(signs: Any, start: int, shape: tuple[int, ...]) -> Any:
+    """An array of signs, read from `start` on and round again."""
+    start, size = start % (_SIGNS // 2), math.prod(shape)
+    if size <= _SIGNS // 2:
+        return jnp.asarray(signs)[start : start + size].reshape(shape)
+    return jnp.resize(jnp.roll(signs, -start), shape)
+
+
+def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+    """`function(*args)` as `run(signs, unit, least, *args)`: each operation's result times 1 +- unit, +- least.
+
+    `signs` are `random_signs(1, seed)[0]`.
+
+    >>> run = perturbed(lambda x: 3 * x, jnp.float32(1))
+    >>> abs(float(run(random_signs(1, 0)[0], jnp.float32(0.25), jnp.float32(0), jnp.float32(1))) - 3)
+    0.75
+    """
+    program, shape = jax.make_jaxpr(function, return_shape=True)(*example)
+    tree = jax.tree.structure(shape)
+
+    def run(signs: Any, unit: Any, least: Any, *args: Any) -> Any:
+        drawn = 0
+
+        def rounded(x: Any) -> Any:
+            nonlocal drawn
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                return x
+            drawn += 1  # each operation reads the signs from another place
+            sign = take_signs(signs, drawn * 7919, x.shape).astype(x.dtype)
+            # a type narrower than the run's precision rounds by its own unit
+            own = jnp.maximum(unit, unit_roundoff(x.dtype)).astype(x.dtype)
+            return x + sign * (own * x + least.astype(x.dtype))
+
+        def evaluate(jaxpr: Any, consts: Any, operands: list[Any]) -> list[Any]:
+            values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+
+            def read(v: Any) -> Any:
+                return v.val if isinstance(v, Literal) else values[v]
+
+            for eqn in jaxpr.eqns:
+                inputs = [read(v) for v in eqn.invars]
+                inner = _inner(eqn)
+                if inner is not None:
+                    results = evaluate(inner.jaxpr, inner.consts, inputs)
+                else:
+                    results = eqn.primitive.bind(*inputs, **eqn.params)
+                    results = list(results) if eqn.primitive.multiple_results else [results]
+                    if eqn.primitive.name not in EXACT:
+                        results = [rounded(x) for x in results]
+                values.update(zip(eqn.outvars, results, strict=True))
+            return [read(v) for v in jaxpr.outvars]
+
+        return jax.tree.unflatten(tree, evaluate(program.jaxpr, program.consts, jax.tree.leaves(args)))
+
+    return run

@@ -1,0 +1,234 @@
+"""The gradient check: no false alarm for a right gradient, no silence for a wrong one, and its cause."""
+
+import itertools
+import warnings
+from collections.abc import Callable
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import jaxmlp
+from jaxmlp import GradientCheck, GradientError, check_gradients
+from jaxmlp.activations import ACTIVATIONS
+from jaxmlp.losses import FUSED, LOSSES
+
+DTYPES = ("float32", "float64")
+PAIRS = [*((own, loss) for loss, (own, _) in FUSED.items()), *itertools.product(ACTIVATIONS, LOSSES)]
+
+
+def random_case(
+    network: jaxmlp.Network, examples: int, kind: str, dtype: str, seed: int
+) -> tuple[jaxmlp.Params, jaxmlp.Batch]:
+    """Parameters and a batch whose targets are labels, dense, or dense with weights (of which some are 0)."""
+    rng = np.random.default_rng(seed)
+
+    def array(x: np.ndarray) -> jax.Array:
+        return jnp.asarray(x.astype(dtype))
+
+    params = tuple(
+        jaxmlp.Layer(array(rng.normal(size=(m, n)) / np.sqrt(m)), array(0.3 * rng.normal(size=n)))
+        for m, n in itertools.pairwise(network.sizes)
+    )
+    labels = jnp.asarray(rng.integers(0, max(network.sizes[-1], 2), examples).astype(np.int32))
+    dense = array(rng.uniform(size=(examples, network.sizes[-1])))
+    weights = array(rng.integers(0, 3, examples) + np.eye(1, examples)[0]) if kind == "weighted" else None
+    inputs = array(rng.uniform(size=(examples, network.sizes[0])))
+    return params, jaxmlp.Batch(inputs, labels if kind == "labels" else dense, weights)
+
+
+def check_network(network: jaxmlp.Network, examples: int, kind: str, seed: int) -> None:
+    check = GradientCheck(jaxmlp.loss, jaxmlp.backprop)
+    for dtype in DTYPES:
+        with jax.enable_x64(dtype == "float64"):
+            check(*random_case(network, examples, kind, dtype, seed), network).raise_on_failure()
+
+
+def covering() -> list[tuple[str, str, str, int, str]]:
+    """Every pair of output and loss, each with an activation, a depth and a kind of targets, in mixed order."""
+    rng = np.random.default_rng(0)
+    count = len(PAIRS)
+    columns = [
+        [(names * count)[i] for i in rng.permutation(count)]
+        for names in (list(ACTIVATIONS) * 1, [0, 1, 2, 5], ["labels", "dense", "weighted"])
+    ]
+    return [(a, *pair, depth, kind) for pair, a, depth, kind in zip(PAIRS, *columns, strict=True)]
+
+
+@pytest.mark.parametrize(("activation", "output", "loss", "hidden", "kind"), covering()[::3])
+def test_backprop_passes_for_every_activation_output_loss_depth_and_kind_of_targets(
+    activation: str, output: str, loss: str, hidden: int, kind: str
+) -> None:
+    check_network(jaxmlp.Network((4, *[5] * hidden, 3), activation, output, loss), 6, kind, seed=hidden)
+
+
+@settings(max_examples=4)
+@given(st.data())
+def test_no_false_alarm_for_sizes_and_batches_from_1_to_300(data: st.DataObject) -> None:
+    size = st.integers(1, 300)
+    sizes = data.draw(st.lists(size, min_size=2, max_size=4))
+    output, loss = data.draw(st.sampled_from(PAIRS))
+    network = jaxmlp.Network(tuple(sizes), data.draw(st.sampled_from(list(ACTIVATIONS))), output, loss)
+    kind = data.draw(st.sampled_from(["labels", "dense", "weighted"]))
+    check_network(network, data.draw(size), kind, seed=data.draw(st.integers(0, 1000)))
+
+
+def sines(w: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.sin(w))
+
+
+def with_rule(factor: float) -> Callable[[jax.Array], jax.Array]:
+    """sum(sin(w)) with a rule of its own, wrong by a factor."""
+    ruled = jax.custom_vjp(sines)
+    ruled.defvjp(lambda w: (sines(w), w), lambda w, c: (c * jnp.cos(w) * factor,))
+    return ruled
+
+
+@pytest.mark.parametrize("size", [5, 500])
+def test_a_custom_vjp_is_checked_by_finite_differences(size: int) -> None:
+    w = jnp.linspace(0.0, 3.0, size)
+    right, wrong = with_rule(1.0), with_rule(1.001)
+    report = check_gradients(right, jax.grad(right), w)
+    assert report.passed
+    assert "only independent witness" in report.notes[0]
+    report = check_gradients(wrong, jax.grad(wrong), w)
+    assert not report.passed
+    assert "finite differences contradict" in report.leaves[0].reason
+
+
+def test_a_right_gradient_passes_where_the_losss_own_rule_is_wrong() -> None:
+    report = check_gradients(with_rule(1.001), jnp.cos, jnp.linspace(0.0, 3.0, 5))
+    assert report.passed
+    assert any("contradict jax.grad" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("convention", [0.0, 0.5, 1.0])
+def test_any_convention_at_a_kink_passes_and_is_reported(convention: float) -> None:
+    def gradient(w: jax.Array) -> jax.Array:
+        return jnp.where(w == 0, jnp.full_like(w, convention), (w > 0).astype(w.dtype))
+
+    report = check_gradients(lambda w: jnp.sum(jax.nn.relu(w)), gradient, jnp.array([1.0, -2.0, 0.0, 3.0]))
+    assert report.passed
+    assert report.leaves[0].status == "kink"
+    assert report.leaves[0].kinks == 1
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_a_network_at_its_kinks_passes_and_says_so(activation: str) -> None:
+    network = jaxmlp.Network((6, 5, 4, 3), activation)
+    params = jaxmlp.init(jax.random.key(0), network)
+    inputs = jax.random.uniform(jax.random.key(1), (8, 6)).at[2].set(0)  # with no bias yet, an empty image gives z = 0
+    report = check_gradients(jaxmlp.loss, jaxmlp.backprop, params, jaxmlp.Batch(inputs, jnp.arange(8) % 3), network)
+    report.raise_on_failure()
+    assert report.leaves[1].status == "kink"
+
+
+def test_an_error_beside_or_beyond_a_kink_is_caught() -> None:
+    w = jnp.array([1.0, -2.0, 0.0, 3.0])
+    for bad in ([1, 0, 0, 1.001], [1, 0, -3, 1], [1, 0, 3, 1]):
+        assert not check_gradients(
+            lambda w: jnp.sum(jax.nn.relu(w)), lambda w, bad=bad: jnp.asarray(bad, w.dtype), w
+        ).passed
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precisions_give_true_answers(dtype: str) -> None:
+    network = jaxmlp.Network((20, 8, 5))
+    params, batch = random_case(network, 16, "labels", dtype, seed=0)
+    report = check_gradients(jaxmlp.loss, jaxmlp.backprop, params, batch, network)
+    report.raise_on_failure()
+    assert all(
+        leaf.norm_manual > 0 and leaf.rounding is not None and leaf.rounding.manual > 0 for leaf in report.leaves
+    )
+
+    def slightly_wrong(*args: object) -> jaxmlp.Params:
+        return jax.tree.map(lambda g: (g.astype(jnp.float32) * 1.001).astype(g.dtype), jaxmlp.backprop(*args))
+
+    assert not check_gradients(jaxmlp.loss, slightly_wrong, params, batch, network).passed or dtype == "bfloat16"
+
+
+def test_an_underflow_is_reported_and_the_gradient_judged_by_its_algebra() -> None:
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.mean((w * jnp.asarray(1e-3, w.dtype)) ** 2)
+
+    def gradient(w: jax.Array) -> jax.Array:
+        return 2 * w * jnp.asarray(1e-6, w.dtype) / w.size
+
+    report = check_gradients(loss, gradient, jnp.ones(100, jnp.float16))
+    assert report.passed
+    assert "underflows to 0 in float16" in report.notes[0]
+    assert not check_gradients(loss, lambda w: 0 * w, jnp.ones(100, jnp.float16)).passed
+
+
+def test_a_formula_that_loses_its_digits_in_float32_fails_there() -> None:
+    def unstable(w: jax.Array) -> jax.Array:  # (1 - cos w) / sin w, which is tan(w / 2)
+        return (1 - jnp.cos(w)) / jnp.sin(w)
+
+    report = check_gradients(
+        lambda w: -2 * jnp.sum(jnp.log(jnp.cos(w / 2))), unstable, jnp.array([1e-3, 1.0], jnp.float32)
+    )
+    assert "right in float64, but in float32" in report.leaves[0].reason
+    assert report.leaves[0].rounding is not None
+    assert report.leaves[0].rounding.nearer == "jax.grad"
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (lambda p: {"a": p["b"]}, "the gradient's tree is PyTreeDef({'a': *})"),
+        (lambda p: None, "the gradient's tree is PyTreeDef(None)"),
+        (lambda p: {"a": p["b"].T, "b": p["a"]}, "shape is (3, 2), expected (2, 3): transposed"),
+        (lambda p: {"a": p["b"].astype(jnp.float16), "b": p["a"]}, "dtype is float16, expected float32"),
+        (lambda p: {"a": p["b"].at[1, 2].set(jnp.nan), "b": p["a"]}, "the gradient is nan at [1, 2]"),
+        (lambda p: (jnp.sum(p["a"]), {"a": p["b"], "b": p["a"]}), "the value beside the gradient is 6"),
+    ],
+)
+def test_a_result_that_does_not_fit_is_one_clear_line(gradient: Callable[..., object], message: str) -> None:
+    params = {"a": jnp.ones((2, 3), jnp.float32), "b": jnp.full((2, 3), 2, jnp.float32)}
+    report = check_gradients(lambda p: jnp.sum(p["a"] * p["b"]), gradient, params)
+    assert not report.passed
+    with pytest.raises(GradientError) as raised:
+        report.raise_on_failure()
+    assert [line for line in str(raised.value).splitlines() if message in line]
+
+
+def test_a_loss_that_is_not_finite_is_reported() -> None:
+    assert check_gradients(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, -jnp.ones(2)).problems == (
+        "the loss is not finite in float64: there is nothing to check",
+    )
+
+
+def test_parameters_that_cannot_be_differentiated_are_refused() -> None:
+    with pytest.raises(GradientError, match=r"params is of type int.., expected a floating array"):
+        check_gradients(sines, jnp.cos, jnp.arange(3))
+
+
+def test_a_pair_of_value_and_gradient_is_accepted() -> None:
+    check_gradients(sines, lambda w: (sines(w), jnp.cos(w)), jnp.linspace(0.0, 3.0, 5)).raise_on_failure()
+
+
+def test_a_gradient_in_numpy_is_accepted_and_judged() -> None:
+    w = jnp.linspace(0.0, 3.0, 5)
+    check_gradients(sines, lambda w: np.cos(np.asarray(w)), w).raise_on_failure()
+    assert not check_gradients(sines, lambda w: (1.001 * np.cos(np.asarray(w))).astype(w.dtype), w).passed
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1, True), (1.001, False)])
+def test_a_gradient_bound_to_float32_is_judged_by_its_rounding(factor: float, passes: bool) -> None:
+    w = jnp.linspace(0.0, 3.0, 5, dtype=jnp.float32)
+    inside = check_gradients(sines, lambda w: factor * jnp.cos(w.astype(jnp.float32)).astype(w.dtype), w)
+    assert inside.passed is passes
+    assert "narrower type" in inside.notes[0]
+    ones = jnp.ones(5, jnp.float32)
+    refused = check_gradients(sines, lambda w: factor * ones * jnp.cos(w), w)
+    assert refused.passed is passes
+    assert "does not run in float64" in refused.notes[0]
+
+
+def test_a_check_raises_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_gradients(sines, jnp.cos, jnp.array([0.0, 1e-30, 1e30], jnp.float32))
