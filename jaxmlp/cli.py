@@ -26,14 +26,20 @@ def parser() -> Parser:
     top = Parser(prog="jaxmlp", description="Train multilayer perceptrons with a backward pass derived by hand.")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
-    for name, run, about in (
-        ("train", run_train, "train an experiment's network, and keep the run in a folder"),
-        ("compare", run_compare, "train it with the hand-derived and with the automatic gradient, side by side"),
+    for name, option, run, about in (
+        ("train", "--workdir DIR", run_train, "train an experiment's network, and keep the run in a folder"),
+        ("check", "--json FILE", run_check, "check the hand-derived gradient on an experiment's network and data"),
+        (
+            "compare",
+            "--workdir DIR",
+            run_compare,
+            "train with the hand-derived and the automatic gradient, side by side",
+        ),
     ):
         command = commands.add_parser(
             name,
             help=about,
-            usage=f"jaxmlp {name} EXPERIMENT [--workdir DIR] [--FIELD VALUE ...]",
+            usage=f"jaxmlp {name} EXPERIMENT [{option}] [--FIELD VALUE ...]",
             description=f"{about[0].upper()}{about[1:]}.",
             epilog=f"jaxmlp {name} EXPERIMENT --help lists every field with its meaning and the file's value.",
         )
@@ -50,20 +56,23 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0; 2 for what a person can put right; 130 after Ctrl-C."""
+    """Runs the command and returns its exit status.
+
+    That is 0; 1 for a failed check or a diverged run; 2 for what a person can put right; 130 after Ctrl-C.
+    """
     given = parser().parse_args(arguments)
     try:
-        given.run(given)
+        status: int = given.run(given)
     except JaxmlpError as error:
         print(f"jaxmlp: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("jaxmlp: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
-def run_train(path: Path, arguments: Sequence[str]) -> None:
+def run_train(path: Path, arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from jaxmlp.training.devices import visible
@@ -93,9 +102,40 @@ def run_train(path: Path, arguments: Sequence[str]) -> None:
             raise
     assert run.result is not None
     console.print(result_table(run.result, experiment.train.gradient, folder))
+    return 0
 
 
-def run_compare(path: Path, arguments: Sequence[str]) -> None:
+def run_check(path: Path, arguments: Sequence[str]) -> int:
+    import json
+
+    from rich.console import Console
+
+    from jaxmlp.training.check import check_experiment
+    from jaxmlp.training.devices import visible
+    from jaxmlp.training.fit import load_for
+    from jaxmlp.training.run import write_whole, writing
+    from jaxmlp.views.gradients import report_view
+    from jaxmlp.views.tables import heading
+
+    experiment, file = override("check", path, arguments, json="A file for the reports; by default none is written.")
+    dataset, device = load_for(experiment), visible()[0]
+
+    console = Console()
+    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
+    checks = check_experiment(
+        experiment, dataset, report=lambda checked: console.print(report_view(checked.report, checked.when))
+    )
+    if file is not None:
+        reports = [{"when": checked.when, **checked.report.as_dict()} for checked in checks]
+        with writing(file):
+            content = {"experiment": experiment.as_dict(), "checks": reports}
+            write_whole(file, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    failed = sum(not checked.report.passed for checked in checks)
+    console.print(f"{len(checks) - failed} of {len(checks)} checks passed", style="bold red" if failed else "green")
+    return 1 if failed else 0
+
+
+def run_compare(path: Path, arguments: Sequence[str]) -> int:
     import json
     from dataclasses import asdict
 
@@ -131,15 +171,17 @@ def run_compare(path: Path, arguments: Sequence[str]) -> None:
         comparison_figure(comparison, str(experiment.network)).savefig(folder / "comparison.png", dpi=110)
     console.print(comparison_table(comparison))
     console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False)
+    return 0
 
 
-def run_devices() -> None:
+def run_devices() -> int:
     from rich.console import Console
 
     from jaxmlp.training.devices import visible
     from jaxmlp.views.tables import device_table
 
     Console().print(device_table(visible()))
+    return 0
 
 
 def unused(folder: Path) -> Path:

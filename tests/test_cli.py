@@ -79,6 +79,14 @@ def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> Non
     assert (place / "both" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_checking_passes_and_keeps_the_reports(place: Path) -> None:
+    end = jaxmlp_command(place, "check", "small.py", "--json", "report.json")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert end.stdout.endswith("4 of 4 checks passed\n")
+    checks = json.loads((place / "report.json").read_text())["checks"]
+    assert [check["passed"] for check in checks] == [True] * 4
+
+
 ERRORS = [
     ([], "required: COMMAND"),
     (["trian", "small.py"], "invalid choice: 'trian' (choose from"),
@@ -103,9 +111,11 @@ ERRORS = [
     (["train", "small.py", "--data.source", "npz:small.py"], "small.py: can't be read as an NPZ file"),
     (["train", "small.py", "--data.source", "http://x"], "data.source is 'http://x': expected mnist"),
     (["train", "small.py", "--data.validation", "7"], "data.validation is 7, but idx:data has 7 training examples"),
-    (["train", "small.py", "--workdir", "small.py"], "the run folder can't be written"),
+    (["train", "small.py", "--workdir", "small.py"], "can't be written"),
     (["train", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
+    (["check", "small.py", "--jsn", "x"], "did you mean --json?"),
+    (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: Not a directory"),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
 ]

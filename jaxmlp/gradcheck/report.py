@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,15 +99,20 @@ class GradientReport:
         """The report as data for JSON; a number that is not finite becomes None."""
         return {"passed": self.passed, **_plain(dataclasses.asdict(self))}
 
+    @property
+    def remarks(self) -> Iterator[tuple[str, str]]:
+        """What is to be said below the table: (`fail`, `kink`, `cause` or `note`, the line)."""
+        yield from (("fail", f"wrong: {problem}") for problem in self.problems)
+        yield from ((leaf.status, f"{leaf.path}: {leaf.reason}") for leaf in self.leaves if leaf.reason)
+        yield from (("cause", f"likely cause: {cause}") for cause in self.causes)
+        yield from (("note", f"note: {note}") for note in self.notes)
+
     def __str__(self) -> str:
         head = f"gradient check {'passed' if self.passed else 'FAILED'}: loss {self.loss:.6g}, {self.dtype}"
-        rows = [_row(leaf) for leaf in self.leaves]
-        table = [HEADINGS, *rows] if rows else []
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        reasons = [f"{leaf.path}: {leaf.reason}" for leaf in self.leaves if leaf.reason]
-        named = (("wrong: ", self.problems), ("", reasons), ("likely cause: ", self.causes), ("note: ", self.notes))
-        return "\n".join([head, *lines, *(mark + text for mark, texts in named for text in texts)])
+        rows = [HEADINGS, *map(row, self.leaves)] if self.leaves else []
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip() for cells in rows]
+        return "\n".join([head, *lines, *(text for _, text in self.remarks)])
 
 
 HEADINGS = (
@@ -122,7 +128,8 @@ HEADINGS = (
 )
 
 
-def _row(leaf: LeafReport) -> tuple[str, ...]:
+def row(leaf: LeafReport) -> tuple[str, ...]:
+    """A leaf's row of the table, under HEADINGS."""
     d, f, r = leaf.difference, leaf.finite, leaf.rounding
     at = "" if d is None else f"{d.absolute:.1e} at {list(d.absolute_index)}"
     return (

@@ -180,7 +180,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise RunError(f"{folder}: the run folder can't be written: {reason}") from error
+        raise RunError(f"{folder}: can't be written: {reason}") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,0 +1,81 @@
+"""The check of an experiment's hand-derived gradient, on its own network, data and batches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxmlp.backprop import value_and_backprop
+from jaxmlp.data.dataset import Dataset, on_device, split
+from jaxmlp.gradcheck.check import GradientCheck
+from jaxmlp.gradcheck.report import GradientReport
+from jaxmlp.network import Params, loss
+from jaxmlp.training.config import Experiment
+from jaxmlp.training.epoch import gather, masks, order_of, train_epoch
+from jaxmlp.training.fit import check_fit, initial_state
+from jaxmlp.training.optimizers import make
+
+Tree = TypeVar("Tree")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One check of an experiment."""
+
+    when: str
+    """`at initialisation` or `after an epoch`."""
+    report: GradientReport
+
+
+def ignore(checked: Checked) -> None:
+    """The report of who doesn't want any."""
+
+
+def check_experiment(
+    experiment: Experiment, dataset: Dataset, *, report: Callable[[Checked], None] = ignore
+) -> tuple[Checked, ...]:
+    """Checks `jaxmlp.backprop` where the experiment uses it: four reports.
+
+    In float32 and in float64; at the initial parameters, on the first batch of the first epoch, and after that epoch's
+    training, on its last batch, whose fill is masked by weights of 0.
+
+    Raises:
+        DataError: for a validation split that leaves nothing to train on.
+        ExperimentError: for a network whose sizes don't fit the data.
+    """
+    check_fit(experiment, dataset)
+    dataset, _ = split(dataset, experiment.data.validation, experiment.train.seed)
+    train, count = experiment.train, dataset.train.size
+    examples = on_device(dataset.train)
+    order = jax.device_put(order_of(train.seed, 1, count, min(train.batch_size, count)))
+    state = initial_state(experiment)
+    check = GradientCheck(loss, value_and_backprop)
+    done: list[Checked] = []
+
+    def check_both(when: str, params: Params, row: int) -> None:
+        batch = gather(examples, order[row], masks(count, order.shape)[row])
+        for dtype in (jnp.float32, jnp.float64):
+            with jax.enable_x64(dtype == jnp.float64):
+                done.append(Checked(when, check(as_type(params, dtype), as_type(batch, dtype), experiment.network)))
+            report(done[-1])
+
+    check_both("at initialisation", state.params, 0)
+    state, _ = train_epoch(
+        state,
+        examples,
+        order,
+        network=experiment.network,
+        optimizer=make(experiment.optimizer),
+        gradient=train.gradient,
+    )
+    check_both("after an epoch", state.params, -1)
+    return tuple(done)
+
+
+def as_type(tree: Tree, dtype: DTypeLike) -> Tree:
+    """The arrays of a tree in that floating type; whole numbers, such as labels, stay as they are."""
+    cast: Tree = jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+    return cast

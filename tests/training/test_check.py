@@ -1,0 +1,32 @@
+import jax
+import pytest
+
+import jaxmlp
+from jaxmlp import Data, Dataset, Experiment, Network, Train
+from jaxmlp.training import check
+from jaxmlp.training.check import check_experiment
+
+EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(batch_size=16))
+
+
+def test_an_experiment_is_checked_in_both_precisions_at_the_start_and_after_training(digits: Dataset) -> None:
+    checks = check_experiment(EXPERIMENT, digits)
+    whens = [(checked.when, checked.report.dtype) for checked in checks]
+    assert whens == [
+        (when, dtype) for when in ("at initialisation", "after an epoch") for dtype in ("float32", "float64")
+    ]
+    assert all(checked.report.passed for checked in checks)
+    assert checks[0].report.loss > checks[2].report.loss
+
+
+def test_a_fault_that_shows_only_for_the_ragged_batch_is_caught(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unweighted(params: jaxmlp.Params, batch: jaxmlp.Batch, network: Network) -> tuple[jax.Array, jaxmlp.Params]:
+        cost = jaxmlp.loss(params, batch, network)
+        return cost, jaxmlp.backprop(params, batch._replace(weights=None), network)
+
+    monkeypatch.setattr(check, "value_and_backprop", unweighted)
+    checks = check_experiment(EXPERIMENT, digits)
+    assert [checked.report.passed for checked in checks] == [True, True, False, False]
+    assert "is ignored" in checks[3].report.causes[0]
