@@ -118,6 +118,9 @@ def run_check(path: Path, arguments: Sequence[str]) -> int:
     from jaxmlp.views.tables import heading
 
     experiment, file = override("check", path, arguments, json="A file for the reports; by default none is written.")
+    if file is not None:
+        with writing(file):  # before the work, not after it
+            file.parent.mkdir(parents=True, exist_ok=True)
     dataset, device = load_for(experiment), visible()[0]
 
     console = Console()

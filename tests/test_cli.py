@@ -115,7 +115,7 @@ ERRORS = [
     (["train", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
     (["check", "small.py", "--jsn", "x"], "did you mean --json?"),
-    (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: Not a directory"),
+    (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: "),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
 ]
