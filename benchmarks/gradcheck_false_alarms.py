@@ -4,7 +4,7 @@
 
 1,440 networks cover every activation x loss x depth of 0, 1, 2 and 5 hidden layers x kind of targets, in mixed order,
 twice; sizes, batches, parameters and data are random, as is the output activation where the loss leaves a choice. Every
-network is checked in float32 and in float64. The two that share their sizes and functions share their compiled programs.
+network is checked in float32 and in float64. Two in a row share their sizes and functions, hence compiled programs.
 """
 
 import argparse
