@@ -54,7 +54,7 @@ def backpropagate(params: Params, batch: Batch, network: Network) -> Trace:
     ([[4.0]], [4.0])
     """
     z, a = propagate(params, batch.inputs, network)
-    y = wanted(batch.targets, network.sizes[-1], a[-1].dtype)
+    y = wanted(batch.targets, a[-1])
     output = output_loss(network.output, network.loss)
     hidden = ACTIVATIONS[network.activation]
 

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,16 +15,22 @@ if TYPE_CHECKING:
     from jaxmlp.training.config import Experiment
 
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C: 128 + SIGINT."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        order = "; options come after EXPERIMENT" if "EXPERIMENT" in message or "unrecognized" in message else ""
+        misplaced = "EXPERIMENT" in message or "unrecognized arguments: -" in message
+        order = "; options come after EXPERIMENT" if misplaced else ""
         self.exit(2, f"{self.prog}: {message}{order}; see {self.prog} --help\n")
 
 
 def parser() -> Parser:
     top = Parser(prog="jaxmlp", description="Train multilayer perceptrons with a backward pass derived by hand.")
+    top.add_argument("--version", action="version", version=f"jaxmlp {version('jaxmlp')}")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
     for name, option, run, about in (
@@ -68,38 +75,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         print("jaxmlp: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except OSError as error:  # such as a full disk behind the standard output
+        print(f"jaxmlp: {error}", file=sys.stderr)
+        return 2
     return status
 
 
 def run_train(path: Path, arguments: Sequence[str]) -> int:
-    from rich.console import Console
-
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder
     from jaxmlp.views.progress import Progress
     from jaxmlp.views.tables import heading, result_table
+    from jaxmlp.views.terminal import Terminal
 
     meaning = "The run's folder; by default runs/ and the experiment's name."
     experiment, workdir = override("train", path, arguments, workdir=meaning)
     folder = workdir or unused(Path("runs") / path.stem)
     RunFolder.refuse_used(folder)  # before the data are read
-    dataset, device = load_for(experiment), visible()[0]
+    device, dataset = visible()[0], load_for(experiment)
 
-    console = Console()
+    console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
-    with Progress(experiment.train.epochs, console) as progress:
-        try:
+    progress = Progress(experiment.train.epochs, console)
+    try:
+        with progress:
             run = fit(experiment, dataset, workdir=folder, report=progress)
-        except KeyboardInterrupt:
-            kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
-            console.print(
-                f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}",
-                soft_wrap=True,
-                highlight=False,
-            )
-            raise
+    except KeyboardInterrupt:
+        kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
+        how_far = f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}"
+        console.print(how_far, soft_wrap=True, highlight=False)
+        return INTERRUPTED
     assert run.result is not None
     console.print(result_table(run.result, experiment.train.gradient, folder))
     return 0
@@ -108,22 +115,21 @@ def run_train(path: Path, arguments: Sequence[str]) -> int:
 def run_check(path: Path, arguments: Sequence[str]) -> int:
     import json
 
-    from rich.console import Console
-
     from jaxmlp.training.check import check_experiment
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
     from jaxmlp.training.run import write_whole, writing
     from jaxmlp.views.gradients import report_view
     from jaxmlp.views.tables import heading
+    from jaxmlp.views.terminal import Terminal
 
     experiment, file = override("check", path, arguments, json="A file for the reports; by default none is written.")
     if file is not None:
         with writing(file):  # before the work, not after it
             file.parent.mkdir(parents=True, exist_ok=True)
-    dataset, device = load_for(experiment), visible()[0]
+    device, dataset = visible()[0], load_for(experiment)
 
-    console = Console()
+    console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     checks = check_experiment(
         experiment, dataset, report=lambda checked: console.print(report_view(checked.report, checked.when))
@@ -142,8 +148,6 @@ def run_compare(path: Path, arguments: Sequence[str]) -> int:
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from jaxmlp.training.compare import compare
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
@@ -151,16 +155,17 @@ def run_compare(path: Path, arguments: Sequence[str]) -> int:
     from jaxmlp.views.comparison import comparison_table, describe_pair
     from jaxmlp.views.plots import comparison_figure
     from jaxmlp.views.tables import heading
+    from jaxmlp.views.terminal import Terminal
 
     meaning = "The folder for comparison.json and comparison.png; by default runs/, the experiment's name and -compare."
     experiment, workdir = override("compare", path, arguments, workdir=meaning)
     folder = workdir or unused(Path("runs") / f"{path.stem}-compare")
     RunFolder.refuse_used(folder)
-    dataset, device = load_for(experiment), visible()[0]
+    device, dataset = visible()[0], load_for(experiment)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
-    console = Console()
+    console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
 
     def report(pair: "Pair") -> None:
@@ -178,12 +183,11 @@ def run_compare(path: Path, arguments: Sequence[str]) -> int:
 
 
 def run_devices() -> int:
-    from rich.console import Console
-
     from jaxmlp.training.devices import visible
     from jaxmlp.views.tables import device_table
+    from jaxmlp.views.terminal import Terminal
 
-    Console().print(device_table(visible()))
+    Terminal().print(device_table(visible()))
     return 0
 
 

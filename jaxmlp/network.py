@@ -6,6 +6,7 @@ Letters of the shapes: B examples in a batch, L layers of weights, n_l units in 
 n_L the outputs.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, get_args
 
@@ -21,7 +22,9 @@ from jaxmlp.losses import LossName, output_loss
 
 @dataclass(frozen=True)
 class Network:
-    """A multilayer perceptron's static description: hashable, so it can be a static argument of `jax.jit`.
+    """A multilayer perceptron, without its parameters.
+
+    It is hashable, so that it can be a static argument of `jax.jit`.
 
     Raises:
         NetworkError: for fewer than two sizes, a size below 1, an unknown name, or a loss that doesn't go with the
@@ -55,11 +58,13 @@ class Network:
             if name not in names:
                 raise NetworkError(f"network.{field} is {name!r}: expected one of {', '.join(names)}")
         output_loss(self.output, self.loss)
+        if self.output == "softmax" and self.sizes[-1] == 1:
+            raise NetworkError("network.output is 'softmax' of 1 output, always 1: expected 'sigmoid', or 2 outputs")
 
     @property
     def parameters(self) -> int:
         """How many weights and biases there are."""
-        return sum((n_in + 1) * n_out for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False))
+        return sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(self.sizes))
 
     def __str__(self) -> str:
         hidden = f"{self.activation} hidden, " if len(self.sizes) > 2 else ""
@@ -108,7 +113,7 @@ def init(key: Key[Array, ""], network: Network, dtype: DTypeLike = jnp.float32) 
     """
     keys = jax.random.split(key, len(network.sizes) - 1)
     layers = []
-    for l, (n_in, n_out) in enumerate(zip(network.sizes, network.sizes[1:], strict=False), start=1):
+    for l, (n_in, n_out) in enumerate(itertools.pairwise(network.sizes), start=1):
         he = l > 1 and network.activation in GROWING
         draw = jax.nn.initializers.he_normal() if he else jax.nn.initializers.lecun_normal()
         layers.append(Layer(draw(keys[l - 1], (n_in, n_out), dtype), jnp.zeros((n_out,), dtype)))
@@ -118,7 +123,19 @@ def init(key: Key[Array, ""], network: Network, dtype: DTypeLike = jnp.float32) 
 def propagate(
     params: Params, inputs: Float[Array, "B n_0"], network: Network
 ) -> tuple[tuple[Float[Array, "B _"], ...], tuple[Float[Array, "B _"], ...]]:
-    """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l)."""
+    """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l).
+
+    Raises:
+        NetworkError: where the parameters are not this network's, or the inputs are not rows of n_0 floating numbers.
+            Shapes and types are known while JAX compiles, so that the check costs nothing later.
+    """
+    shapes = tuple(layer.kernel.shape for layer in params)
+    if shapes != tuple(itertools.pairwise(network.sizes)):
+        raise NetworkError(f"kernels have shapes {shapes}: expected those of {network}")
+    if inputs.ndim != 2 or inputs.shape[1] != network.sizes[0]:
+        raise NetworkError(f"inputs have shape {inputs.shape}: expected (B, {network.sizes[0]}), an example a row")
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise NetworkError(f"inputs are {inputs.dtype}: expected a floating type; divide grey levels by 255")
     z: tuple[Array, ...] = ()
     a: tuple[Array, ...] = (inputs,)
     for l, layer in enumerate(params, start=1):
@@ -140,11 +157,20 @@ def forward(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> 
     return a[-1]
 
 
-def wanted(targets: Num[Array, "B ..."], outputs: int, dtype: DTypeLike) -> Float[Array, "B n_L"]:
-    """The targets as wanted outputs y, shape (B, n_L): a label is a row with a single 1 (of one output: itself)."""
+def wanted(targets: Num[Array, "..."], a: Float[Array, "B n_L"]) -> Float[Array, "B n_L"]:
+    """The targets as wanted outputs y, in the shape and type of the outputs a.
+
+    A label is a row with a single 1 (of one output: itself).
+
+    Raises:
+        NetworkError: where the shape is neither (B,) nor (B, n_L).
+    """
+    B, n_L = a.shape
+    if targets.shape not in ((B,), (B, n_L)):
+        raise NetworkError(f"targets have shape {targets.shape}: expected labels, ({B},), or outputs, ({B}, {n_L})")
     if targets.ndim == 2:
-        return targets.astype(dtype)
-    return targets.astype(dtype)[:, None] if outputs == 1 else jax.nn.one_hot(targets, outputs, dtype=dtype)
+        return targets.astype(a.dtype)
+    return targets.astype(a.dtype)[:, None] if n_L == 1 else jax.nn.one_hot(targets, n_L, dtype=a.dtype)
 
 
 def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:
@@ -171,6 +197,6 @@ def loss(params: Params, batch: Batch, network: Network) -> Float[Array, ""]:
     4.0
     """
     z, a = propagate(params, batch.inputs, network)
-    y = wanted(batch.targets, network.sizes[-1], a[-1].dtype)
+    y = wanted(batch.targets, a[-1])
     C = output_loss(network.output, network.loss).value(z[-1], a[-1], y)
     return weighted_mean(C, batch.weights)

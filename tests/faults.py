@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 def faulty_backprop(params: Params, batch: Batch, network: Network, fault: Fault) -> Params:
     """backprop with one fault; with `Fault(None)` it is right."""
     z, a = propagate(params, batch.inputs, network)
-    y = wanted(batch.targets, network.sizes[-1], a[-1].dtype)
+    y = wanted(batch.targets, a[-1])
     pullback = ACTIVATIONS[network.activation].pullback
     D = [(fault.output or output_loss(network.output, network.loss).delta)(z[-1], a[-1], y)]
     for l in reversed(range(1, len(params))):

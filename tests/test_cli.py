@@ -93,7 +93,8 @@ ERRORS = [
     (["train"], "required: EXPERIMENT; options come after EXPERIMENT"),
     (["train", "--workdir", "x", "small.py"], "unrecognized arguments: --workdir; options come after EXPERIMENT"),
     (["train", "missing.py"], "missing.py: no such file: expected an experiment file"),
-    (["train", "data"], "data: no such file"),
+    (["train", "data"], "data: not a file"),
+    (["devices", "foo"], "unrecognized arguments: foo; see jaxmlp --help"),
     (["train", "none.py"], "none.py: experiment() returns None: expected a jaxmlp.Experiment"),
     (["train", "small.py", "--optimzer.learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
     (["train", "small.py", "--train.epoch", "1"], "did you mean --train.epochs?"),
@@ -162,7 +163,7 @@ def test_devices_lists_what_jax_sees() -> None:
 def on_a_terminal(place: Path, *arguments: str, until: str = "", kill: int | None = None) -> tuple[int, str]:
     """Runs the command on a pseudo-terminal; sends the signal `kill` once `until` has been shown."""
     leader, follower = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "150"}
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
     process = subprocess.Popen(
         [*COMMAND, *arguments], cwd=place, stdin=follower, stdout=follower, stderr=follower, env=environment
     )
@@ -193,6 +194,7 @@ def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
         place, "train", "small.py", "--train.epochs", "100000", until="images/s", kill=signal.SIGINT
     )
     assert status == 130
+    assert shown.rstrip().splitlines()[-1].startswith("interrupted after ")
     assert re.search(r"interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there", shown)
     assert "Traceback" not in shown
     assert np.isfinite(jaxmlp.load(place / "runs" / "small").history[-1].train_loss)

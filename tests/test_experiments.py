@@ -29,6 +29,6 @@ def test_the_docstring_gives_command_source_accuracy_and_time(path: Path) -> Non
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 def test_it_learns(path: Path, gradient: str, some_digits: Dataset) -> None:
     experiment, _ = read_experiment(path)
-    train = replace(experiment.train, epochs=2, gradient=gradient)
+    train = replace(experiment.train, epochs=5, gradient=gradient)
     run = jaxmlp.fit(replace(experiment, train=train), some_digits)
     assert run.result.test_accuracy > 0.8

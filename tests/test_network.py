@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
         ({"sizes": (4, 2), "output": "logits"}, "network.output is 'logits': expected one of"),
         ({"sizes": (4, 2), "loss": "mse"}, "network.loss is 'mse': expected one of squared_error"),
         ({"sizes": (4, 2), "loss": "cross_entropy"}, "goes with output 'softmax' only"),
+        ({"sizes": (4, 1), "output": "softmax"}, "'softmax' of 1 output, always 1: expected 'sigmoid', or 2 outputs"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -104,3 +106,30 @@ def test_labels_are_rows_with_a_single_one_and_themselves_for_a_single_output() 
         params = jaxmlp.init(jax.random.key(0), network)
         labelled = jaxmlp.loss(params, Batch(x, jnp.array([2, 1])), network)
         assert labelled == jaxmlp.loss(params, Batch(x, jnp.asarray(dense, jnp.float32)), network)
+
+
+X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0], np.int32)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("function", [jaxmlp.loss, jaxmlp.backprop, jax.jit(jaxmlp.backprop, static_argnums=2)])
+@pytest.mark.parametrize(
+    ("batch", "sizes", "message"),
+    [
+        (Batch(X, LABELS), (3, 5, 2), r"kernels have shapes \(\(3, 4\), \(4, 2\)\): expected those of 3-5-2"),
+        (Batch(X, LABELS), (3, 4, 4, 2), "expected those of 3-4-4-2"),
+        (Batch(X[:, :2], LABELS), (3, 4, 2), r"inputs have shape \(4, 2\): expected \(B, 3\), an example a row"),
+        (Batch(X[0], LABELS[0]), (3, 4, 2), r"inputs have shape \(3,\)"),
+        (
+            Batch(X.astype(np.uint8), LABELS),
+            (3, 4, 2),
+            "inputs are uint8: expected a floating type; divide grey levels",
+        ),
+        (Batch(X, LABELS[:, None]), (3, 4, 2), r"targets have shape \(4, 1\): expected labels, \(4,\), or outputs"),
+        (Batch(X, LABELS[:1]), (3, 4, 2), r"targets have shape \(1,\)"),
+        (Batch(X, np.ones((4, 3), np.float32)), (3, 4, 2), r"outputs, \(4, 2\)"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(function: Callable, batch: Batch, sizes: tuple, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        function(PARAMS_342, batch, Network(sizes))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Num, UInt8
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from jaxmlp.errors import DataError
 
@@ -63,10 +63,10 @@ class Dataset:
 
     @staticmethod
     def from_arrays(
-        train_inputs: Numbers,
-        train_targets: Numbers,
-        test_inputs: Numbers,
-        test_targets: Numbers,
+        train_inputs: ArrayLike,
+        train_targets: ArrayLike,
+        test_inputs: ArrayLike,
+        test_targets: ArrayLike,
         *,
         name: str = "arrays",
         classes: int | None = None,
@@ -74,8 +74,8 @@ class Dataset:
         """A data set from arrays of numbers, each with the examples along its first axis.
 
         Inputs of uint8 are grey levels from 0 to 255 and count as 0 to 1; other inputs are taken as they are, as
-        float32. Targets of whole numbers, shape (N,), are labels from 0 to `classes` - 1, where that is given; targets
-        of other numbers are wanted outputs, shape (N, n_L), or (N,) for one.
+        float32. Targets of a whole (or boolean) type, shape (N,) or (N, 1), are labels from 0 to `classes` - 1, where
+        that is given; other targets are wanted outputs, shape (N, n_L), or (N,) for one.
 
         Raises:
             DataError: for empty, mismatched or non-numeric arrays, numbers that are not finite, labels out of range.
@@ -86,6 +86,7 @@ class Dataset:
         >>> dataset.features, dataset.outputs, dataset.shape
         (784, 5, (28, 28))
         """
+        train_inputs, test_inputs = np.asarray(train_inputs), np.asarray(test_inputs)
         train = _examples(train_inputs, train_targets, f"{name}, training set", classes)
         test = _examples(test_inputs, test_targets, f"{name}, test set", classes)
         if train_inputs.shape[1:] != test_inputs.shape[1:]:
@@ -110,9 +111,12 @@ def _kind(targets: Numbers) -> str:
     return "a label" if targets.ndim == 1 else f"a row of {targets.shape[1]} numbers"
 
 
-def _examples(inputs: Numbers, targets: Numbers, where: str, classes: int | None) -> Examples:
+def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None) -> Examples:
+    targets = np.asarray(given)
+    if targets.dtype.kind in "uib" and targets.shape[1:] == (1,):  # labels in a column, as Keras has some
+        targets = targets[:, 0]
     for array, what in ((inputs, "inputs"), (targets, "targets")):
-        if array.dtype.kind not in "uif":
+        if array.dtype.kind not in "uifb":
             raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             index = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
@@ -133,7 +137,7 @@ def _examples(inputs: Numbers, targets: Numbers, where: str, classes: int | None
     rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
     if targets.dtype.kind == "f" or targets.ndim == 2:
         return Examples(rows, targets.reshape(targets.shape[0], -1).astype(np.float32))
-    check_labels(targets, where, classes)
+    check_labels(targets.astype(np.int64), where, classes)
     return Examples(rows, targets.astype(np.int32))
 
 
@@ -150,17 +154,8 @@ def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | N
 
 
 def split(dataset: Dataset, validation: int, seed: int) -> tuple[Dataset, Examples]:
-    """`validation` examples cut from the training set by seed: the smaller data set, and what was cut.
-
-    Raises:
-        DataError: where the training set would be left empty.
-    """
+    """`validation` examples, fewer than there are, cut from the training set by seed: the rest, and what was cut."""
     count = dataset.train.size
-    if validation >= count:
-        raise DataError(
-            f"data.validation is {validation:,}, but {dataset.name} has {count:,} training examples: "
-            "expected fewer, so that some are left to train on"
-        )
     order = np.random.default_rng([seed, 0]).permutation(count)
     held_out, rest = np.sort(order[:validation]), np.sort(order[validation:])
     return replace(dataset, train=dataset.train.take(rest)), dataset.train.take(held_out)

@@ -8,9 +8,11 @@ from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
 
 
-def _check(name: str, value: int | float, least: int, expected: str) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise ExperimentError(f"{name} is {value}: expected {expected}")
+def _check(name: str, value: object, kind: type, least: int, expected: str) -> None:
+    """Raises an ExperimentError unless `value` is a finite number of that kind, `least` or more."""
+    number = isinstance(value, int | kind) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= least):  # type: ignore[operator, arg-type]
+        raise ExperimentError(f"{name} is {value!r}: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Data:
     """Training examples held out, by seed, to validate on; 0 for none."""
 
     def __post_init__(self) -> None:
-        _check("data.validation", self.validation, 0, "0 or more examples")
+        _check("data.validation", self.validation, int, 0, "0 or more examples")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "adam"):
             raise ExperimentError(f"optimizer.name is {self.name!r}: expected sgd or adam")
-        _check("optimizer.learning_rate", self.learning_rate, 0, "a finite number of 0 or more")
+        _check("optimizer.learning_rate", self.learning_rate, float, 0, "a finite number of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ class Train:
     """manual: the backward pass derived by hand (jaxmlp.backprop); auto: jax.grad."""
 
     def __post_init__(self) -> None:
-        _check("train.epochs", self.epochs, 1, "1 or more")
-        _check("train.batch_size", self.batch_size, 1, "1 or more examples")
-        if not 0 <= self.seed < 2**32:
+        _check("train.epochs", self.epochs, int, 1, "1 or more")
+        _check("train.batch_size", self.batch_size, int, 1, "1 or more examples")
+        _check("train.seed", self.seed, int, 0, "a number from 0 to 4294967295")
+        if self.seed >= 2**32:
             raise ExperimentError(f"train.seed is {self.seed}: expected a number from 0 to 4294967295")
         if self.gradient not in ("manual", "auto"):
             raise ExperimentError(f"train.gradient is {self.gradient!r}: expected manual or auto")
@@ -81,6 +84,12 @@ class Experiment:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("network", Network), ("data", Data), ("optimizer", Optimizer), ("train", Train)):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise ExperimentError(f"{name} is {part!r}: expected a jaxmlp.{kind.__name__}")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,9 +16,9 @@ def visible() -> list[jax.Device]:
     """
     try:
         devices = jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # an AssertionError: jax without a CUDA plugin
         wish = os.environ.get("JAX_PLATFORMS", "")
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or "the platform is not installed"
         raise DeviceError(
             f"JAX finds no device: {reason}; JAX_PLATFORMS is {wish!r}: expected cpu, cuda, tpu, or unset"
         ) from error

@@ -134,9 +134,7 @@ def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
     def score(sums: Scores, at: tuple[Array, Array]) -> tuple[Scores, None]:
         batch, mask = gather(examples, *at), at[1]
         z, a = propagate(params, batch.inputs, network)
-        C = output_loss(network.output, network.loss).value(
-            z[-1], a[-1], wanted(batch.targets, network.sizes[-1], a[-1].dtype)
-        )
+        C = output_loss(network.output, network.loss).value(z[-1], a[-1], wanted(batch.targets, a[-1]))
         right = (labels_of(a[-1]) == batch.targets) & (mask > 0) if labelled else jnp.zeros_like(C, bool)
         return Scores(sums.loss + jnp.sum(C * mask), sums.right + jnp.sum(right, dtype=jnp.int32)), None
 

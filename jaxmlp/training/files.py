@@ -16,7 +16,8 @@ def read_experiment(path: Path) -> tuple[Experiment, str]:
         ExperimentError: where the file is missing, fails, defines no `experiment`, or that returns something else.
     """
     if not path.is_file():
-        raise ExperimentError(f"{path}: no such file: expected an experiment file such as experiments/lesson.py")
+        found = "not a file" if path.exists() else "no such file"
+        raise ExperimentError(f"{path}: {found}: expected an experiment file such as experiments/lesson.py")
     spec = importlib.util.spec_from_loader(path.stem, importlib.machinery.SourceFileLoader(path.stem, str(path)))
     assert spec is not None
     assert spec.loader is not None
@@ -46,7 +47,7 @@ def _kind(value: object) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+    return error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
 
 
 def _line(path: Path, error: BaseException) -> str:

@@ -32,7 +32,12 @@ def load_for(experiment: Experiment) -> Dataset:
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises an ExperimentError where the network's sizes don't fit the data."""
+    """Raises an ExperimentError where the network's sizes or the validation split don't fit the data."""
+    if experiment.data.validation >= dataset.train.size:
+        raise ExperimentError(
+            f"data.validation is {experiment.data.validation:,}, but {dataset.name} has {dataset.train.size:,} "
+            "training examples: expected fewer, so that some are left to train on; 0 for no validation"
+        )
     n, sizes = experiment.network.sizes, " ".join(map(str, experiment.network.sizes))
     if n[0] != dataset.features:
         raise ExperimentError(
@@ -41,7 +46,9 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
     expected = (1, 2) if dataset.labelled and dataset.outputs == 2 else (dataset.outputs,)
     if n[-1] not in expected:
-        kind = f"labels of {dataset.outputs} classes" if dataset.labelled else f"{dataset.outputs} targets an example"
+        kind = f"labels of {dataset.outputs} classes"
+        if not dataset.labelled:
+            kind = f"{dataset.outputs} wanted outputs an example (numbers of a floating type; labels take a whole type)"
         raise ExperimentError(
             f"network.sizes is {sizes}: {n[-1]} outputs, but {dataset.name} has {kind}: "
             f"expected {' or '.join(map(str, expected))} as the last size"
@@ -118,8 +125,9 @@ def fit(
         seconds = time.perf_counter() - begun
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
         if not (math.isfinite(train_loss) and math.isfinite(loss or 0)):
+            validation_loss = "" if loss is None else f", the validation loss {loss}"
             raise DivergedError(
-                f"training diverged in epoch {epoch}: the training loss is {train_loss}, the validation loss {loss}; a "
+                f"training diverged in epoch {epoch}: the training loss is {train_loss}{validation_loss}; a "
                 f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
             )
         record = EpochRecord(
@@ -148,7 +156,7 @@ def fit(
     )
     if folder is not None:
         folder.finish(result)
-    return Run(experiment, jax.device_get(state.params), tuple(history), result)
+    return Run(experiment, dataset.labelled, jax.device_get(state.params), tuple(history), result)
 
 
 def scores(params: Params, examples: Examples, experiment: Experiment) -> tuple[float, float | None]:

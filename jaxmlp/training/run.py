@@ -7,6 +7,7 @@ result.json               written last, so that only a finished run has one
 """
 
 import io
+import itertools
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from os import PathLike
@@ -73,9 +74,11 @@ class Run:
     """A trained network with its experiment and history; `jaxmlp.fit` returns one, `jaxmlp.load` reads one back."""
 
     experiment: Experiment
-    params: Params
+    labelled: bool
+    """Whether the targets were labels, and not wanted outputs (regression)."""
+    params: Params = field(repr=False)
     """The parameters after the last epoch, as NumPy arrays."""
-    history: tuple[EpochRecord, ...]
+    history: tuple[EpochRecord, ...] = field(repr=False)
     result: Result | None
     """None where the run did not come to its end."""
 
@@ -99,7 +102,13 @@ class Run:
         return outputs
 
     def predict(self, inputs: Num[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
-        """The label of each example, shape (N,); for regression see `outputs`, as for inputs and errors."""
+        """The label of each example, shape (N,). For inputs see `outputs`.
+
+        Raises:
+            RunError: as `outputs`, and for a regression, which knows no labels.
+        """
+        if not self.labelled:
+            raise RunError("the run is a regression, whose targets were no labels: expected outputs(), not predict()")
         labels: np.ndarray = labels_of(self.outputs(inputs))
         return labels
 
@@ -113,10 +122,9 @@ class Run:
             RunError: as `outputs`, and for other output activations, whose values are not probabilities.
         """
         output = self.experiment.network.output
-        if output not in ("softmax", "sigmoid"):
-            raise RunError(
-                f"network.output is {output!r}: expected softmax or sigmoid for probabilities; see outputs()"
-            )
+        if not self.labelled or output not in ("softmax", "sigmoid"):
+            kind = "" if self.labelled else ", the targets were no labels"
+            raise RunError(f"network.output is {output!r}{kind}: expected softmax or sigmoid and labels; see outputs()")
         a = self.outputs(inputs)
         if output == "softmax":
             return a
@@ -124,6 +132,9 @@ class Run:
             return np.concatenate([1 - a, a], axis=1)
         probabilities: np.ndarray = a / np.maximum(a.sum(axis=1, keepdims=True), np.finfo(a.dtype).tiny)
         return probabilities
+
+
+FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints")
 
 
 class RunFolder:
@@ -143,7 +154,12 @@ class RunFolder:
         RunFolder.refuse_used(folder.path)
         config = {
             "experiment": experiment.as_dict(),
-            "dataset": {"name": dataset.name, "train": dataset.train.size, "test": dataset.test.size},
+            "dataset": {
+                "name": dataset.name,
+                "labelled": dataset.labelled,
+                "train": dataset.train.size,
+                "test": dataset.test.size,
+            },
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in ("jaxmlp", "jax", "jaxlib", "numpy", "optax")},
             "device": jax.devices()[0].device_kind,
@@ -156,10 +172,11 @@ class RunFolder:
 
     @staticmethod
     def refuse_used(path: Path) -> None:
-        """Raises a RunError where the folder holds a run."""
-        if (path / "config.json").exists():
-            state = "a finished" if (path / "result.json").exists() else "an unfinished"
-            raise RunError(f"{path}: holds {state} run already: expected a new folder; choose another, or remove it")
+        """Raises a RunError where the folder holds a run, or files that a run would overwrite."""
+        used = [name for name in FILES if (path / name).exists()]
+        if used:
+            state = "a finished run" if "result.json" in used else f"{', '.join(used)}, perhaps of an unfinished run,"
+            raise RunError(f"{path}: holds {state} already: expected a new folder; choose another, or remove it")
 
     def append(self, record: EpochRecord, params: Params) -> None:
         """Keeps an epoch: first its parameters, then its line."""
@@ -211,7 +228,7 @@ def load_params(path: Path, network: Network) -> Params:
     layers = []
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            for l, (n_in, n_out) in enumerate(zip(network.sizes, network.sizes[1:], strict=False), start=1):
+            for l, (n_in, n_out) in enumerate(itertools.pairwise(network.sizes), start=1):
                 layer = Layer(file[f"kernel_{l}"], file[f"bias_{l}"])
                 shapes = layer.kernel.shape, layer.bias.shape
                 if shapes != ((n_in, n_out), (n_out,)) or layer.kernel.dtype.kind != "f":
@@ -234,8 +251,8 @@ def load(path: str | PathLike[str]) -> Run:
     """
     folder = Path(path)
     try:
-        settings = json.loads((folder / "config.json").read_text())["experiment"]
-        experiment = Experiment.from_dict(settings)
+        config = json.loads((folder / "config.json").read_text())
+        experiment, labelled = Experiment.from_dict(config["experiment"]), bool(config["dataset"]["labelled"])
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         history = tuple(EpochRecord(**json.loads(line)) for line in lines)
         end = folder / "result.json"
@@ -244,4 +261,6 @@ def load(path: str | PathLike[str]) -> Run:
         raise RunError(f"{error.filename}: no such file: expected the folder of a run") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: the run can't be read: {error}") from error
-    return Run(experiment, load_params(folder / "checkpoints" / "params.npz", experiment.network), history, result)
+    return Run(
+        experiment, labelled, load_params(folder / "checkpoints" / "params.npz", experiment.network), history, result
+    )

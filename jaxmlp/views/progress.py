@@ -10,17 +10,17 @@ from jaxmlp.training.run import EpochRecord
 
 
 def describe(record: EpochRecord, epochs: int) -> str:
-    """An epoch in a line.
+    """An epoch in a line that fits a terminal of 80 columns; the accuracy is that of the validation examples.
 
     >>> record = EpochRecord(2, 0.5, 0.25, 0.875, seconds=1.5, images_per_second=40000.0)
     >>> describe(record, epochs=10)
-    'epoch  2/10  loss 0.5000  validation loss 0.2500  accuracy 87.50 %  40,000 images/s  12 s left'
+    'epoch  2/10  loss 0.5000  accuracy 87.50 %  40,000 images/s  12 s left'
     """
     parts = [f"epoch {record.epoch:{len(str(epochs))}}/{epochs}", f"loss {record.train_loss:.4f}"]
-    if record.validation_loss is not None:
-        parts.append(f"validation loss {record.validation_loss:.4f}")
     if record.validation_accuracy is not None:
         parts.append(f"accuracy {100 * record.validation_accuracy:.2f} %")
+    elif record.validation_loss is not None:
+        parts.append(f"validation loss {record.validation_loss:.4f}")
     parts.append(f"{record.images_per_second:,.0f} images/s")
     parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")
     return "  ".join(parts)
@@ -43,7 +43,10 @@ class Progress:
 
     def __init__(self, epochs: int, console: Console) -> None:
         self.epochs, self.console, self.epoch = epochs, console, 0
-        self.bar = Bar(SpinnerColumn(), BarColumn(bar_width=20), TextColumn("{task.description}"), console=console)
+        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        if console.width >= 110:
+            columns.append(BarColumn(bar_width=20))
+        self.bar = Bar(*columns, console=console)
         self.task = self.bar.add_task("compiling the first epoch", total=epochs)
 
     def __enter__(self) -> "Progress":

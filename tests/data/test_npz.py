@@ -48,7 +48,6 @@ def test_targets_of_real_numbers_are_regression(tmp_path: Path) -> None:
         ({"x_train": np.full((6, 2, 2), np.nan)}, r"inputs\[0, 0, 0\] is nan: expected finite"),
         ({"x_train": np.full((6, 2, 2), "a")}, "type <U1: expected real numbers"),
         ({"x_train": np.zeros((6, 2, 2), complex)}, "type complex128: expected real numbers"),
-        ({"x_train": np.zeros((6, 2, 2), bool)}, "type bool: expected real numbers"),
         ({"x_test": np.zeros((3, 2, 3), np.uint8)}, r"training input has shape \(2, 2\), a test input \(2, 3\)"),
         ({"y_train": np.array([0, 1, 3, 0, 1, 2])}, "label 3 at index 2 .*expected labels from 0 to 2"),
         ({"y_train": np.array([0, 1, -1, 0, 1, 2])}, "label -1 at index 2"),

@@ -18,6 +18,12 @@ from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Train
         (lambda: Train(batch_size=0), "train.batch_size is 0"),
         (lambda: Train(seed=-1), "train.seed is -1: expected a number from 0"),
         (lambda: Train(seed=2**32), "train.seed is 4294967296"),
+        (lambda: Train(epochs="3"), "train.epochs is '3': expected 1 or more"),
+        (lambda: Train(epochs=1.5), "train.epochs is 1.5"),
+        (lambda: Train(seed=True), "train.seed is True"),
+        (lambda: Optimizer(learning_rate="0.1"), "optimizer.learning_rate is '0.1'"),
+        (lambda: Experiment(Network((4, 2)), optimizer="adam"), "optimizer is 'adam': expected a jaxmlp.Optimizer"),
+        (lambda: Experiment(network=(4, 2)), r"network is \(4, 2\): expected a jaxmlp.Network"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxmlp
-from jaxmlp import Data, Dataset, DivergedError, Experiment, ExperimentError, Network, Optimizer, Train
+from jaxmlp import Data, Dataset, DivergedError, Experiment, ExperimentError, Network, Optimizer, RunError, Train
 
 EXPERIMENT = Experiment(
     Network((20, 8, 3)),
@@ -108,6 +108,23 @@ def test_divergence_ends_the_run_with_the_epoch_and_the_rate(digits: Dataset) ->
     wild = replace(EXPERIMENT, network=Network((20, 8, 3), "relu", "identity"), optimizer=Optimizer(learning_rate=1e6))
     with pytest.raises(DivergedError, match=r"diverged in epoch 1: .*nan.*smaller optimizer.learning_rate than 1e\+06"):
         jaxmlp.fit(wild, digits)
+
+
+def test_a_regression_has_outputs_and_neither_labels_nor_probabilities() -> None:
+    x, y = np.ones((4, 2)), np.linspace(0, 1, 4)
+    experiment = Experiment(Network((2, 1)), Data(validation=0), train=Train(epochs=1))
+    run = jaxmlp.fit(experiment, Dataset.from_arrays(x, y, x, y))
+    assert run.outputs(x).shape == (4, 1)
+    with pytest.raises(RunError, match=r"the run is a regression.*expected outputs\(\), not predict\(\)"):
+        run.predict(x)
+    with pytest.raises(RunError, match="the targets were no labels"):
+        run.probabilities(x)
+
+
+@pytest.mark.parametrize("validation", [203, 5000])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(validation: int, digits: Dataset) -> None:
+    with pytest.raises(ExperimentError, match=rf"data.validation is {validation:,}, but digits has 203 training exam"):
+        jaxmlp.fit(replace(EXPERIMENT, data=Data(validation=validation)), digits)
 
 
 @pytest.mark.parametrize(

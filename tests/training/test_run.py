@@ -36,7 +36,7 @@ def test_a_folder_holds_what_the_design_says(folder: Path) -> None:
     ]
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"] == json.loads(json.dumps(EXPERIMENT.as_dict()))
-    assert config["dataset"] == {"name": "digits", "train": 163, "test": 50}
+    assert config["dataset"] == {"name": "digits", "labelled": True, "train": 163, "test": 50}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"train_loss", "validation_loss", "validation_accuracy", "seconds"} <= lines[0].keys()
@@ -52,8 +52,18 @@ def test_a_used_folder_is_refused_and_left_as_it_is(folder: Path, digits: Datase
         jaxmlp.fit(EXPERIMENT, digits, workdir=folder)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "result.json").unlink()
-    with pytest.raises(RunError, match="holds an unfinished run already"):
+    with pytest.raises(
+        RunError, match="holds config.json, metrics.jsonl, checkpoints, perhaps of an unfinished run, already"
+    ):
         jaxmlp.fit(EXPERIMENT, digits, workdir=folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "checkpoints"])
+def test_a_folder_with_a_file_that_a_run_would_overwrite_is_refused(name: str, digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(RunError, match=f"{tmp_path}: holds"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 
 def test_an_interrupted_run_keeps_its_last_whole_epoch(digits: Dataset, tmp_path: Path) -> None:
