@@ -32,6 +32,7 @@ def draw(group: int, rng: np.random.Generator) -> tuple[jaxmlp.Network, int, str
     """A network, a batch size and a kind of targets; sizes are spread evenly over their logarithms, from 1 to 300."""
     activation, loss, hidden, kind = GRID[np.random.default_rng(0).permutation(len(GRID))[group % len(GRID)]]
     *sizes, examples = (int(n) for n in np.exp(rng.uniform(0, math.log(301), hidden + 3)))
+    sizes[-1] = max(sizes[-1], 2)  # a softmax of one output is refused
     output = FUSED[loss][0] if loss in FUSED else str(rng.choice(list(ACTIVATIONS)))
     return jaxmlp.Network(tuple(sizes), activation, output, loss), examples, kind
 

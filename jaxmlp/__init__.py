@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jaxmlp.gradcheck.check import GradientCheck, check_gradients
     from jaxmlp.gradcheck.report import GradientReport
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
+    from jaxmlp.training.check import check_experiment
+    from jaxmlp.training.compare import Comparison, compare
     from jaxmlp.training.config import Data, Experiment, Optimizer, Train
     from jaxmlp.training.fit import fit
     from jaxmlp.training.run import Run, load
@@ -45,6 +47,8 @@ _HOME = {
     "jaxmlp.gradcheck.check": ("GradientCheck", "check_gradients"),
     "jaxmlp.gradcheck.report": ("GradientReport",),
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
+    "jaxmlp.training.check": ("check_experiment",),
+    "jaxmlp.training.compare": ("Comparison", "compare"),
     "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Train"),
     "jaxmlp.training.fit": ("fit",),
     "jaxmlp.training.run": ("Run", "load"),
@@ -53,6 +57,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Batch",
+    "Comparison",
     "Data",
     "DataError",
     "Dataset",
@@ -75,7 +80,9 @@ __all__ = [
     "Train",
     "backprop",
     "backpropagate",
+    "check_experiment",
     "check_gradients",
+    "compare",
     "fit",
     "forward",
     "init",

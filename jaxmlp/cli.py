@@ -175,7 +175,7 @@ def run_compare(path: Path, arguments: Sequence[str]) -> int:
     data = {"experiment": experiment.as_dict(), "epochs": [asdict(pair) for pair in comparison.epochs]}
     data |= {"leaves": comparison.leaves, "drift": comparison.drift.tolist()}
     with writing(folder):
-        write_whole(folder / "comparison.json", (json.dumps(data) + "\n").encode())
+        write_whole(folder / "comparison.json", (json.dumps(data, allow_nan=False) + "\n").encode())
         comparison_figure(comparison, str(experiment.network)).savefig(folder / "comparison.png", dpi=110)
     console.print(comparison_table(comparison))
     console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False)

@@ -7,6 +7,7 @@ n_L the outputs.
 """
 
 import itertools
+import numbers
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, get_args
 
@@ -47,12 +48,12 @@ class Network:
     """Cost of an example, summed over the outputs; cross_entropy takes output softmax, binary_cross_entropy sigmoid."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
         given = " ".join(map(str, self.sizes)) or "empty"
         if len(self.sizes) < 2:
             raise NetworkError(f"network.sizes is {given}: expected at least two, the inputs and the outputs")
-        if any(not isinstance(n, int) or n < 1 for n in self.sizes):
+        if any(not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1 for n in self.sizes):
             raise NetworkError(f"network.sizes is {given}: expected whole numbers of 1 and more")
+        object.__setattr__(self, "sizes", tuple(map(int, self.sizes)))
         for field, known in (("activation", ActivationName), ("output", ActivationName), ("loss", LossName)):
             name, names = getattr(self, field), get_args(known)
             if name not in names:
@@ -179,9 +180,15 @@ def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None
 
 
 def shares(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, " B"]:
-    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights."""
+    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights.
+
+    Raises:
+        NetworkError: where there is not one weight an example.
+    """
     if weights is None:
         return jnp.full_like(values, 1 / values.size)
+    if weights.shape != values.shape:
+        raise NetworkError(f"weights have shape {weights.shape}: expected {values.shape}, one an example")
     weights = weights.astype(values.dtype)
     return weights / jnp.sum(weights)
 

@@ -106,7 +106,8 @@ ERRORS = [
     (["train", "small.py", "--network.loss", "cross_entropy"], "'cross_entropy' does not go with output 'sigmoid'"),
     (["train", "small.py", "--network.sizes", "6"], "network.sizes is 6: expected at least two"),
     (["train", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
-    (["train", "small.py", "--network.sizes", "6", "5"], "5 outputs, but idx:data has labels of 4 classes"),
+    (["train", "small.py", "--data.source", "npz:~nosuchuser/x"], "data.source is 'npz:~nosuchuser/x': "),
+    (["train", "small.py", "--data.source", "idx:" + 5000 * "x"], "File name too long"),
     (["train", "small.py", "--network.sizes", "6", "3"], "label 3 at index 3"),
     (["train", "small.py", "--data.source", "idx:nowhere"], "nowhere: no such folder"),
     (["train", "small.py", "--data.source", "npz:small.py"], "small.py: can't be read as an NPZ file"),
@@ -122,7 +123,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[" ".join(arguments) for arguments, _ in ERRORS])
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[" ".join(arguments)[:80] for arguments, _ in ERRORS])
 def test_what_a_person_can_get_wrong_is_one_clear_line(arguments: list[str], message: str, place: Path) -> None:
     (place / "used").mkdir()
     (place / "used" / "config.json").write_text("{}")
@@ -140,6 +141,17 @@ def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:
     end = jaxmlp_command(place, "train", "small.py", *wild)
     assert end.returncode == 1
     assert re.fullmatch(r"jaxmlp: training diverged in epoch 1: .*\n", end.stderr)
+
+
+def test_a_run_that_diverges_in_its_last_step_is_no_success(place: Path) -> None:
+    wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
+    once = ["--train.epochs", "1", "--train.batch-size", "7"]
+    for validation, which in (("2", "the validation loss"), ("0", "the test loss")):
+        end = jaxmlp_command(place, "train", "small.py", *wild, *once, "--data.validation", validation)
+        assert (end.returncode, which in end.stderr) == (1, True), end.stderr
+    end = jaxmlp_command(place, "compare", "small.py", *wild)
+    assert end.returncode == 1
+    assert re.fullmatch(r"jaxmlp: training diverged in epoch \d: .*\n", end.stderr)
 
 
 def test_help_needs_no_jax() -> None:
@@ -194,7 +206,7 @@ def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
         place, "train", "small.py", "--train.epochs", "100000", until="images/s", kill=signal.SIGINT
     )
     assert status == 130
-    assert shown.rstrip().splitlines()[-1].startswith("interrupted after ")
+    assert "interrupted after " in shown.rstrip().splitlines()[-1]
     assert re.search(r"interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there", shown)
     assert "Traceback" not in shown
     assert np.isfinite(jaxmlp.load(place / "runs" / "small").history[-1].train_loss)

@@ -1,3 +1,5 @@
+import ast
+import sys
 from pathlib import Path
 
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
@@ -15,3 +17,16 @@ def test_tests_mirror_the_package() -> None:
         path = module.relative_to(package)
         if path.name not in ("__init__.py", "errors.py"):
             assert (tests / path.with_name(f"test_{path.name}")).exists(), f"{path} has no tests"
+
+
+def test_the_bottom_floor_imports_nothing_but_jax_numpy_and_jaxtyping() -> None:
+    names = ("activations", "losses", "network", "backprop", "errors")
+    modules = [ROOT / "jaxmlp" / f"{name}.py" for name in names]
+    for module in [*modules, *(ROOT / "jaxmlp" / "gradcheck").glob("*.py")]:
+        for node in ast.walk(ast.parse(module.read_text())):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                imported = [node.module or ""]
+            for name in imported:
+                package = name.partition(".")[0]
+                assert package in {"jax", "numpy", "jaxtyping", "jaxmlp"} | sys.stdlib_module_names, f"{module}: {name}"

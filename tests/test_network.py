@@ -128,6 +128,7 @@ X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0], np.int32)
         (Batch(X, LABELS[:, None]), (3, 4, 2), r"targets have shape \(4, 1\): expected labels, \(4,\), or outputs"),
         (Batch(X, LABELS[:1]), (3, 4, 2), r"targets have shape \(1,\)"),
         (Batch(X, np.ones((4, 3), np.float32)), (3, 4, 2), r"outputs, \(4, 2\)"),
+        (Batch(X, LABELS, np.ones(1, np.float32)), (3, 4, 2), r"weights have shape \(1,\): expected \(4,\), one an"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(function: Callable, batch: Batch, sizes: tuple, message: str) -> None:

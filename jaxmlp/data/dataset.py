@@ -41,6 +41,8 @@ class Dataset:
     name: str
     train: Examples
     test: Examples
+    classes: int | None
+    """Labels are numbers below it; None for regression."""
     shape: tuple[int, ...]
     """Shape of one example as it came, such as (28, 28) for an image; its features are the product."""
 
@@ -52,14 +54,12 @@ class Dataset:
     @property
     def labelled(self) -> bool:
         """Whether the targets are labels (classification), not wanted outputs (regression)."""
-        return self.train.targets.ndim == 1
+        return self.classes is not None
 
     @property
     def outputs(self) -> int:
-        """How many outputs the targets ask for: one a class, counted from the largest label, or the targets' width."""
-        if not self.labelled:
-            return int(self.train.targets.shape[1])
-        return 1 + int(max(self.train.targets.max(), self.test.targets.max()))
+        """How many outputs the targets ask for: one a class, or the targets' width."""
+        return int(self.train.targets.shape[1]) if self.classes is None else self.classes
 
     @staticmethod
     def from_arrays(
@@ -75,7 +75,7 @@ class Dataset:
 
         Inputs of uint8 are grey levels from 0 to 255 and count as 0 to 1; other inputs are taken as they are, as
         float32. Targets of a whole (or boolean) type, shape (N,) or (N, 1), are labels from 0 to `classes` - 1, where
-        that is given; other targets are wanted outputs, shape (N, n_L), or (N,) for one.
+        that is given, else to the largest; other targets are wanted outputs, shape (N, n_L), or (N,) for one.
 
         Raises:
             DataError: for empty, mismatched or non-numeric arrays, numbers that are not finite, labels out of range.
@@ -104,7 +104,11 @@ class Dataset:
                 f"{name}: training inputs are {train_inputs.dtype}, test inputs {test_inputs.dtype}: expected both "
                 "uint8 (grey levels) or neither"
             )
-        return Dataset(name, train, test, train_inputs.shape[1:])
+        if train.targets.ndim == 2:
+            classes = None
+        elif classes is None:
+            classes = 1 + int(max(train.targets.max(), test.targets.max()))
+        return Dataset(name, train, test, classes, train_inputs.shape[1:])
 
 
 def _kind(targets: Numbers) -> str:
@@ -118,9 +122,15 @@ def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None
     for array, what in ((inputs, "inputs"), (targets, "targets")):
         if array.dtype.kind not in "uifb":
             raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            index = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
-            raise DataError(f"{where}: {what}[{', '.join(map(str, index))}] is {array[index]}: expected finite numbers")
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                bad = np.argwhere(~np.isfinite(array.astype(np.float32)))
+            if len(bad):
+                index = tuple(map(int, bad[0]))
+                place = ", ".join(map(str, index))
+                raise DataError(
+                    f"{where}: {what}[{place}] is {array[index]}: expected numbers that are finite in float32"
+                )
     if inputs.ndim < 2 or targets.ndim not in (1, 2):
         raise DataError(
             f"{where}: inputs have shape {inputs.shape}, targets {targets.shape}: expected an example a row, inputs of "

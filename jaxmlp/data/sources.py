@@ -21,6 +21,13 @@ def load_data(source: str, classes: int = 10) -> Dataset:
     >>> dataset.train.size, dataset.test.size, dataset.features, dataset.outputs
     (60000, 10000, 784, 10)
     """
+    try:
+        return _load(source, classes)
+    except (OSError, RuntimeError) as error:  # a name too long, a ~user that doesn't exist
+        raise DataError(f"data.source is {source!r}: {error}") from error
+
+
+def _load(source: str, classes: int) -> Dataset:
     kind, colon, place = source.partition(":")
     if kind == "mnist" and not colon:
         return load_mnist()

@@ -17,7 +17,7 @@ from jaxmlp.data.dataset import Dataset, Examples, on_device, split
 from jaxmlp.network import Network
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, flip, make_step, masks, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, initial_state, scores
+from jaxmlp.training.fit import check_fit, initial_state, refuse_divergence, scores
 from jaxmlp.training.optimizers import make
 
 
@@ -95,6 +95,7 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
     Raises:
         DataError: for a validation split that leaves nothing to train on.
         ExperimentError: for a network whose sizes don't fit the data.
+        DivergedError: where a loss is not a number any more.
     """
     check_fit(experiment, dataset)
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
@@ -117,6 +118,7 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
             losses.append(float(jax.device_get(cost)))
             seconds.append((time.perf_counter() - begun) / order.shape[0])
             accuracies.append(scores(states[gradient].params, validation, experiment)[1] if held_out.size else None)
+        refuse_divergence(experiment, epoch, manual=losses[0], automatic=losses[1])
         pairs.append(
             Pair(
                 epoch=epoch,

@@ -1,6 +1,7 @@
 """What an experiment is: typed, frozen settings. The command line reads the fields, their meaning and their values."""
 
 import math
+import numbers
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -8,11 +9,18 @@ from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
 
 
-def _check(name: str, value: object, kind: type, least: int, expected: str) -> None:
-    """Raises an ExperimentError unless `value` is a finite number of that kind, `least` or more."""
-    number = isinstance(value, int | kind) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value >= least):  # type: ignore[operator, arg-type]
+def _number(settings: object, name: str, kind: type[int | float], least: int, expected: str) -> None:
+    """Makes a field a plain int or float (NumPy's are no JSON), or raises an ExperimentError.
+
+    `name` is the section and the field; the number must be finite, and `least` or more.
+    """
+    field_ = name.partition(".")[2]
+    value: Any = getattr(settings, field_)
+    abstract = numbers.Integral if kind is int else numbers.Real
+    right = isinstance(value, abstract) and not isinstance(value, bool)
+    if not right or not math.isfinite(value) or value < least:
         raise ExperimentError(f"{name} is {value!r}: expected {expected}")
+    object.__setattr__(settings, field_, kind(value))
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,9 @@ class Data:
     """Training examples held out, by seed, to validate on; 0 for none."""
 
     def __post_init__(self) -> None:
-        _check("data.validation", self.validation, int, 0, "0 or more examples")
+        if not isinstance(self.source, str):
+            raise ExperimentError(f"data.source is {self.source!r}: expected mnist, idx:FOLDER or npz:FILE")
+        _number(self, "data.validation", int, 0, "0 or more examples")
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "adam"):
             raise ExperimentError(f"optimizer.name is {self.name!r}: expected sgd or adam")
-        _check("optimizer.learning_rate", self.learning_rate, float, 0, "a finite number of 0 or more")
+        _number(self, "optimizer.learning_rate", float, 0, "a finite number of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,9 @@ class Train:
     """manual: the backward pass derived by hand (jaxmlp.backprop); auto: jax.grad."""
 
     def __post_init__(self) -> None:
-        _check("train.epochs", self.epochs, int, 1, "1 or more")
-        _check("train.batch_size", self.batch_size, int, 1, "1 or more examples")
-        _check("train.seed", self.seed, int, 0, "a number from 0 to 4294967295")
+        _number(self, "train.epochs", int, 1, "1 or more")
+        _number(self, "train.batch_size", int, 1, "1 or more examples")
+        _number(self, "train.seed", int, 0, "a number from 0 to 4294967295")
         if self.seed >= 2**32:
             raise ExperimentError(f"train.seed is {self.seed}: expected a number from 0 to 4294967295")
         if self.gradient not in ("manual", "auto"):

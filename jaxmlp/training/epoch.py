@@ -21,6 +21,7 @@ GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
 
 Tree = TypeVar("Tree")
 Outputs = TypeVar("Outputs", Array, NDArray[Any])
+Order = TypeVar("Order", Array, NDArray[Any])
 
 
 class TrainState(NamedTuple):
@@ -42,17 +43,19 @@ def order_of(seed: int, epoch: int, count: int, batch_size: int) -> Int[np.ndarr
            [2, 0]], dtype=int32)
     """
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-    return fill(order, batch_size)
+    return filled(order, batch_size)
 
 
-def fill(order: Int[np.ndarray, " N"], batch_size: int) -> Int[np.ndarray, "steps batch_size"]:
-    """`order` in rows of `batch_size`, the last one filled up with index 0."""
-    return np.pad(order, (0, -order.size % batch_size)).reshape(-1, batch_size)
+def filled(order: Order, batch_size: int) -> Order:
+    """`order` in rows of `batch_size`, the last one filled up with index 0: JAX's array or NumPy's."""
+    fill = -order.size % batch_size
+    pad = jnp.pad if isinstance(order, jax.Array) else np.pad
+    return pad(order, (0, fill)).reshape(-1, batch_size)
 
 
 def masks(count: int, shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
     """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
-    return jnp.asarray((np.arange(math.prod(shape)) < count).astype(np.float32).reshape(shape))
+    return (jnp.arange(math.prod(shape)) < count).astype(jnp.float32).reshape(shape)
 
 
 def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, " B"]) -> Batch:
@@ -128,7 +131,7 @@ EVALUATION_BATCH = 1000
 def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
     """Scores over every example, in batches of 1,000 and one program."""
     count = examples.inputs.shape[0]
-    order = jnp.asarray(fill(np.arange(count, dtype=np.int32), min(EVALUATION_BATCH, count)))
+    order = filled(jnp.arange(count, dtype=jnp.int32), min(EVALUATION_BATCH, count))
     labelled = examples.targets.ndim == 1
 
     def score(sums: Scores, at: tuple[Array, Array]) -> tuple[Scores, None]:

@@ -18,11 +18,14 @@ def read_experiment(path: Path) -> tuple[Experiment, str]:
     if not path.is_file():
         found = "not a file" if path.exists() else "no such file"
         raise ExperimentError(f"{path}: {found}: expected an experiment file such as experiments/lesson.py")
-    spec = importlib.util.spec_from_loader(path.stem, importlib.machinery.SourceFileLoader(path.stem, str(path)))
+    name = f"jaxmlp experiment {path.stem}"  # a name that nothing else has
+    spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # as for a script, so that the file may import its neighbours
+    sys.modules[spec.name] = module  # where dataclasses, for one, look a class's module up
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)  # as for a script, so that the file may import its neighbours
     try:
         spec.loader.exec_module(module)
         function = getattr(module, "experiment", None)
@@ -36,7 +39,7 @@ def read_experiment(path: Path) -> tuple[Experiment, str]:
     except (Exception, SystemExit) as error:
         raise ExperimentError(f"{path}{_line(path, error)}: {type(error).__name__}: {_first_line(error)}") from error
     finally:
-        sys.path.pop(0)
+        sys.path.remove(folder)
     if not isinstance(experiment, Experiment):
         raise ExperimentError(f"{path}: experiment() returns {_kind(experiment)}: expected a jaxmlp.Experiment")
     return experiment, (module.__doc__ or "").strip()

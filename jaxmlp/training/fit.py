@@ -3,16 +3,18 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 
 import jax
 import numpy as np
-from jaxtyping import Array
+import optax
+from jaxtyping import Array, UInt32
 
 from jaxmlp.data.dataset import Dataset, Examples, on_device, split
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError
-from jaxmlp.network import Params, init
+from jaxmlp.network import Network, Params, init
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
 from jaxmlp.training.optimizers import make
@@ -55,15 +57,28 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
 
 
+def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None) -> None:
+    """Raises a DivergedError where a loss is not finite."""
+    if all(loss is None or math.isfinite(loss) for loss in losses.values()):
+        return
+    found = ", ".join(f"the {which} loss is {loss}" for which, loss in losses.items() if loss is not None)
+    rate = experiment.optimizer.learning_rate
+    raise DivergedError(
+        f"training diverged in epoch {epoch}: {found}; a smaller optimizer.learning_rate than {rate:g} may help"
+    )
+
+
 def initial_state(experiment: Experiment) -> TrainState:
     """What the experiment starts from, a function of its seed."""
-
-    def start(seed: Array) -> TrainState:
-        params = init(jax.random.key(seed), experiment.network)
-        return TrainState(params, make(experiment.optimizer).init(params))
-
-    state: TrainState = jax.jit(start)(jax.device_put(np.uint32(experiment.train.seed)))
+    seed = jax.device_put(np.uint32(experiment.train.seed))
+    state: TrainState = _start(seed, network=experiment.network, optimizer=make(experiment.optimizer))
     return state
+
+
+@partial(jax.jit, static_argnames=("network", "optimizer"))
+def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+    params = init(jax.random.key(seed), network)
+    return TrainState(params, optimizer.init(params))
 
 
 def ignore(record: EpochRecord) -> None:
@@ -124,12 +139,7 @@ def fit(
         train_loss = float(jax.device_get(cost))
         seconds = time.perf_counter() - begun
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
-        if not (math.isfinite(train_loss) and math.isfinite(loss or 0)):
-            validation_loss = "" if loss is None else f", the validation loss {loss}"
-            raise DivergedError(
-                f"training diverged in epoch {epoch}: the training loss is {train_loss}{validation_loss}; a "
-                f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
-            )
+        refuse_divergence(experiment, epoch, training=train_loss, validation=loss)
         record = EpochRecord(
             epoch=epoch,
             train_loss=train_loss,
@@ -144,6 +154,7 @@ def fit(
         report(record)
 
     test_loss, test_accuracy = scores(state.params, on_device(dataset.test), experiment)
+    refuse_divergence(experiment, train.epochs, test=test_loss)
     result = Result(
         test_accuracy=test_accuracy,
         test_loss=test_loss,

@@ -130,11 +130,13 @@ class Run:
             return a
         if a.shape[1] == 1:
             return np.concatenate([1 - a, a], axis=1)
-        probabilities: np.ndarray = a / np.maximum(a.sum(axis=1, keepdims=True), np.finfo(a.dtype).tiny)
+        sums = a.sum(axis=1, keepdims=True)  # 0 where every output is: then nothing speaks for any label
+        alike = np.full_like(a, 1 / a.shape[1])
+        probabilities: np.ndarray = np.divide(a, sums, out=alike, where=sums > 0)
         return probabilities
 
 
-FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints")
+FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "comparison.json")
 
 
 class RunFolder:
@@ -167,7 +169,7 @@ class RunFolder:
         with writing(folder.path):
             (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             (folder.path / "metrics.jsonl").write_text("")
-            write_whole(folder.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+            write_whole(folder.path / "config.json", (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
         return folder
 
     @staticmethod
@@ -183,11 +185,13 @@ class RunFolder:
         with writing(self.path):
             save_params(self.path / "checkpoints" / "params.npz", params)
             with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
+                file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
 
     def finish(self, result: Result) -> None:
         with writing(self.path):
-            write_whole(self.path / "result.json", (json.dumps(asdict(result), indent=2) + "\n").encode())
+            write_whole(
+                self.path / "result.json", (json.dumps(asdict(result), indent=2, allow_nan=False) + "\n").encode()
+            )
 
 
 @contextmanager

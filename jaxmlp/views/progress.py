@@ -43,6 +43,7 @@ class Progress:
 
     def __init__(self, epochs: int, console: Console) -> None:
         self.epochs, self.console, self.epoch = epochs, console, 0
+        self.live = console.is_terminal and not console.is_dumb_terminal
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         if console.width >= 110:
             columns.append(BarColumn(bar_width=20))
@@ -50,14 +51,14 @@ class Progress:
         self.task = self.bar.add_task("compiling the first epoch", total=epochs)
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
+        if self.live:
             self.bar.start()
         return self
 
     def __call__(self, record: EpochRecord) -> None:
         self.epoch = record.epoch
         line = describe(record, self.epochs)
-        if self.console.is_terminal:
+        if self.live:
             self.bar.update(self.task, completed=record.epoch, description=line)
         else:
             self.console.print(line, soft_wrap=True, highlight=False)
@@ -65,5 +66,5 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.console.is_terminal:
+        if self.live:
             self.bar.stop()

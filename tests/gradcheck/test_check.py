@@ -70,7 +70,7 @@ def test_backprop_passes_for_every_activation_output_loss_depth_and_kind_of_targ
 def test_no_false_alarm_for_sizes_and_batches_from_1_to_300(data: st.DataObject) -> None:
     size = st.integers(1, 300)
     sizes = data.draw(st.lists(size, min_size=2, max_size=4))
-    output, loss = data.draw(st.sampled_from(PAIRS))
+    output, loss = data.draw(st.sampled_from([pair for pair in PAIRS if pair[0] != "softmax" or sizes[-1] > 1]))
     network = jaxmlp.Network(tuple(sizes), data.draw(st.sampled_from(list(ACTIVATIONS))), output, loss)
     kind = data.draw(st.sampled_from(["labels", "dense", "weighted"]))
     check_network(network, data.draw(size), kind, seed=data.draw(st.integers(0, 1000)))

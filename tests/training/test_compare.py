@@ -9,7 +9,7 @@ from jaxmlp import Data, Dataset, Experiment, Network, Train
 from jaxmlp.training import epoch
 from jaxmlp.training.compare import compare
 
-EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16))
+EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16, seed=5))
 
 
 def test_it_trains_as_fit_does_with_either_gradient(digits: Dataset) -> None:

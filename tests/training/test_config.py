@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Train
@@ -30,6 +31,17 @@ from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Train
 def test_a_setting_out_of_range_is_refused(make: object, message: str) -> None:
     with pytest.raises(ExperimentError, match=message):
         make()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numpys_numbers_are_as_good_as_pythons() -> None:
+    given = Experiment(
+        Network((np.int64(4), np.int32(2))),
+        optimizer=Optimizer("sgd", np.float32(0.5)),
+        train=Train(epochs=np.int64(2)),
+    )
+    assert json.loads(json.dumps(given.as_dict()))["network"]["sizes"] == [4, 2]
+    assert type(given.train.epochs) is int
 
 
 def test_settings_survive_json() -> None:

@@ -60,5 +60,14 @@ def test_binary_files_and_missing_files_are_refused(tmp_path: Path) -> None:
         read_experiment(tmp_path / "photo.py")
     with pytest.raises(ExperimentError, match="none.py: no such file: expected an experiment file such as"):
         read_experiment(tmp_path / "none.py")
-    with pytest.raises(ExperimentError, match="no such file"):
+    with pytest.raises(ExperimentError, match="not a file"):
         read_experiment(tmp_path)
+
+
+def test_a_file_may_define_a_dataclass(tmp_path: Path) -> None:
+    path = tmp_path / "good.py"
+    preamble = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+    )
+    path.write_text(GOOD.replace("from jaxmlp", preamble + "from jaxmlp"))
+    assert read_experiment(path)[0].network.sizes == (4, 2)

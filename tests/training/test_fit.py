@@ -6,6 +6,7 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Data, Dataset, DivergedError, Experiment, ExperimentError, Network, Optimizer, RunError, Train
+from jaxmlp.training.fit import initial_state
 
 EXPERIMENT = Experiment(
     Network((20, 8, 3)),
@@ -52,6 +53,35 @@ def test_manual_and_automatic_gradients_give_the_same_curve(digits: Dataset) -> 
     )
 
 
+def test_the_seed_is_of_the_initial_parameters_too(digits: Dataset) -> None:
+    first, other = (initial_state(shorter(seed=seed)).params for seed in (0, 1))
+    assert (first[0].kernel != other[0].kernel).all()
+    again = jaxmlp.init(jax.random.key(0), EXPERIMENT.network)
+    np.testing.assert_array_equal(first[0].kernel, again[0].kernel)
+
+
+def test_the_final_scores_are_of_the_test_set(digits: Dataset) -> None:
+    test = digits.test._replace(targets=(digits.test.targets + 1) % 3)  # every label wrong
+    run = jaxmlp.fit(EXPERIMENT, replace(digits, test=test))
+    assert run.result.validation_accuracy > 0.95
+    assert run.result.test_accuracy < 0.05
+
+
+def test_times_are_of_training_alone_and_add_up(digits: Dataset) -> None:
+    run = jaxmlp.fit(shorter(), digits)
+    for record in run.history:
+        assert record.images_per_second == 163 / record.seconds
+    assert run.result.train_seconds == sum(record.seconds for record in run.history)
+    assert run.result.wall_seconds > run.result.train_seconds
+
+
+def test_labels_that_do_not_occur_are_classes_all_the_same() -> None:
+    x, labels = np.eye(4), np.array([0, 1, 1, 0])
+    experiment = Experiment(Network((4, 3)), Data(validation=0), train=Train(epochs=1))
+    run = jaxmlp.fit(experiment, Dataset.from_arrays(x, labels, x, labels, classes=3))
+    assert run.probabilities(x).shape == (4, 3)
+
+
 def test_the_test_set_leaves_no_mark_on_training(digits: Dataset) -> None:
     shuffled = replace(digits, test=digits.test._replace(targets=digits.test.targets[::-1].copy()))
     a, b = jaxmlp.fit(shorter(), digits), jaxmlp.fit(shorter(), shuffled)
@@ -87,6 +117,7 @@ def test_linear_regression_finds_the_line() -> None:
 @pytest.mark.parametrize(
     ("sizes", "output", "loss"),
     [
+        ((2, 2), "sigmoid", "squared_error"),
         ((2, 1), "sigmoid", "binary_cross_entropy"),
         ((2, 2), "softmax", "cross_entropy"),
         ((2, 4, 1), "sigmoid", "huber"),

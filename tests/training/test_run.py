@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, RunError, Train
+from jaxmlp.training.run import write_whole
 
 EXPERIMENT = Experiment(
     Network((20, 8, 3)), Data(validation=40), Optimizer(learning_rate=2.0), Train(epochs=3, batch_size=16)
@@ -123,6 +125,25 @@ def test_inputs_of_any_shape_and_type_are_taken_if_the_features_fit(folder: Path
     for shape in ((20,), (3, 21)):
         with pytest.raises(RunError, match=r"expected \(N, 20\)"):
             run.outputs(np.zeros(shape, np.uint8))
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: pytest.fail("killed before the new file is in place"))
+        with pytest.raises(pytest.fail.Exception):
+            write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir() if file.name == "file"] == [("file", b"new")]
+
+
+def test_probabilities_add_up_to_1_even_where_no_output_speaks(folder: Path) -> None:
+    run = jaxmlp.load(folder)
+    silent = tuple(layer._replace(bias=layer.bias - 1e4) for layer in run.params)
+    probabilities = replace(run, params=silent).probabilities(np.zeros((2, 20), np.uint8))
+    np.testing.assert_allclose(probabilities, 1 / 3)
 
 
 def test_outputs_that_are_no_probabilities_are_refused_as_such(digits: Dataset) -> None:
