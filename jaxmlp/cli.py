@@ -2,10 +2,13 @@
 
 import argparse
 import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, NoReturn
 
 from jaxmlp.errors import ExperimentError, JaxmlpError
@@ -13,6 +16,7 @@ from jaxmlp.errors import ExperimentError, JaxmlpError
 if TYPE_CHECKING:
     from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
+    from jaxmlp.training.run import EpochRecord
 
 
 INTERRUPTED = 130
@@ -100,8 +104,14 @@ def run_train(path: Path, arguments: Sequence[str]) -> int:
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     progress = Progress(experiment.train.epochs, console)
     try:
-        with progress:
-            run = fit(experiment, dataset, workdir=folder, report=progress)
+        with interrupts() as interrupted, progress:
+
+            def report(record: "EpochRecord") -> None:
+                progress(record)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+
+            run = fit(experiment, dataset, workdir=folder, report=report)
     except KeyboardInterrupt:
         kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
         how_far = f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}"
@@ -189,6 +199,25 @@ def run_devices() -> int:
 
     Terminal().print(device_table(visible()))
     return 0
+
+
+@contextmanager
+def interrupts() -> Iterator[Event]:
+    """An event that is set by Ctrl-C, besides the KeyboardInterrupt.
+
+    Where that is raised inside a destructor's or another library's callback, it is lost.
+    """
+    interrupted = Event()
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def unused(folder: Path) -> Path:
