@@ -178,10 +178,14 @@ def run_compare(path: Path, arguments: Sequence[str]) -> int:
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
 
-    def report(pair: "Pair") -> None:
-        console.print(describe_pair(pair, experiment.train.epochs), soft_wrap=True, highlight=False)
+    with interrupts() as interrupted:
 
-    comparison = compare(experiment, dataset, report=report)
+        def report(pair: "Pair") -> None:
+            console.print(describe_pair(pair, experiment.train.epochs), soft_wrap=True, highlight=False)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+        comparison = compare(experiment, dataset, report=report)
     data = {"experiment": experiment.as_dict(), "epochs": [asdict(pair) for pair in comparison.epochs]}
     data |= {"leaves": comparison.leaves, "drift": comparison.drift.tolist()}
     with writing(folder):
