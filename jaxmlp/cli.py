@@ -129,7 +129,7 @@ def run_check(path: Path, arguments: Sequence[str]) -> int:
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
     from jaxmlp.training.run import write_whole, writing
-    from jaxmlp.views.gradients import report_view
+    from jaxmlp.views.gradients import show_report
     from jaxmlp.views.tables import heading
     from jaxmlp.views.terminal import Terminal
 
@@ -142,7 +142,7 @@ def run_check(path: Path, arguments: Sequence[str]) -> int:
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     checks = check_experiment(
-        experiment, dataset, report=lambda checked: console.print(report_view(checked.report, checked.when))
+        experiment, dataset, report=lambda checked: show_report(console, checked.report, checked.when)
     )
     if file is not None:
         reports = [{"when": checked.when, **checked.report.as_dict()} for checked in checks]

@@ -26,8 +26,9 @@ def _factors(referee: Referee) -> Iterator[tuple[float, str]]:
     for value, (name, where) in names.items():
         if value not in (0.0, 1.0):
             for factor, before in ((1.0, ""), (-1.0, "-"), (2.0, "2 "), (0.5, "1/2 ")):
-                yield factor * value, f"{before}{name} ({name} = {value:.6g}{where})"
-                yield factor / value, f"{before}1/{name} ({name} = {value:.6g}{where})"
+                for product, text in ((factor * value, name), (factor / value, f"1/{name}")):
+                    if abs(product) != 1:
+                        yield product, f"{before}{text} ({name} = {value:.6g}{where})"
 
 
 def _pattern(referee: Referee, i: int, m: list[Any], tolerance: list[Any], wrong: Any) -> str:
@@ -48,8 +49,7 @@ def _pattern(referee: Referee, i: int, m: list[Any], tolerance: list[Any], wrong
         for value, name in _factors(referee):
             if abs(factor - value) <= uncertain * max(abs(value), abs(factor)):
                 return f"the gradient times {name}"
-        if true.size > 1:
-            return f"the gradient times a constant, {factor:.8g}"
+        return f"the gradient times a constant, {factor:.8g}"
     places = np.argwhere(wrong)
     if len(places) == 1 and true.size > 1:
         return f"only the element {[int(k) for k in places[0]]} is wrong"
@@ -95,6 +95,7 @@ def likely_causes(
     elif not right:
         causes.append(
             "every leaf is wrong, by no constant factor: the fault lies in what all share, where the backward pass "
-            "begins (the derivative of the loss or of the output's activation) or ends (the mean over the examples)"
+            "begins (the derivative of the loss or of the output's activation), passes back what a loop repeats, or "
+            "ends (the mean over the examples)"
         )
     return causes

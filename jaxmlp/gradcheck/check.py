@@ -68,7 +68,10 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
         A `GradientReport`. It never raises for a wrong gradient: `report.raise_on_failure()` does.
 
     Raises:
-        GradientError: for parameters that aren't floating arrays.
+        GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number.
+
+    Two things can't be judged. Finite differences see through a `jax.lax.stop_gradient`, and contradict a gradient that
+    respects it. At a kink any gradient passes that is off by less than twice the jump.
 
     >>> import jax.numpy as jnp
     >>> def loss(w, x):
@@ -252,7 +255,10 @@ def _judge_leaf(
             who = "jax.grad" if confirmed else "jax.grad and from finite differences"
             reason = f"differs from {who} by more than rounding in {e.wrong.sum()} of {size} elements"
         elif not confirmed and finite is not None:
-            reason = f"finite differences contradict it, and jax.grad which agrees with it, at {finite.at}"
+            reason = (
+                f"finite differences contradict it, and jax.grad which agrees with it, at {finite.at} "
+                "(a stop_gradient in the loss would look the same)"
+            )
         elif rounding is not None and not rounding.explained and truth_stands:
             reason = (
                 f"right in float64, but in {rounding.dtype} its error at {list(rounding.worst_index)} is "
@@ -270,7 +276,11 @@ def _judge_leaf(
 def _remarks(name: str, e: _Evidence, finite: FiniteDifferences | None, rounds: bool) -> Iterator[str]:
     if e.wrong.any() and finite is not None and not finite.confirms_automatic:
         yield "finite differences confirm the gradient and contradict jax.grad"
-    if rounds and not e.m_own.any() and e.a.any():
+    if finite is not None and finite.blind:
+        yield f"{finite.blind} of {finite.probes} probes found nothing: the loss is not finite one step away"
+    if e.kink.size and e.kink.all():
+        yield "every element stands at a kink, where little can be told; check at other parameters too"
+    if rounds and not e.m_own.any() and np.any(np.abs(e.a) > e.tolerance):
         yield f"every element underflows to 0 in {name}, where the truth reaches {np.abs(e.a).max():.1e}"
     elif rounds and not np.all(np.abs(e.a_own - e.a) <= e.bound):
         yield (
@@ -347,7 +357,7 @@ def _finite_differences(
         mine = [r for r in rows if probes[r][0] == i]
         if not mine:
             continue
-        confirmed = errors[mine] <= bound[mine][:, None]
+        confirmed = ~(errors[mine] > bound[mine][:, None])  # a probe that finds no finite value contradicts nothing
         r = mine[int(np.argmax(_ratio(errors[mine, 0], bound[mine])))]
         _, index, way = probes[r]
         step, scale = STEPS[best[r]], referee.scales[i]
@@ -367,5 +377,6 @@ def _finite_differences(
             bound=float(bound[r] / scale),
             confirms_manual=bool(confirmed[:, 0].all()),
             confirms_automatic=bool(confirmed[:, 1].all()),
+            blind=int(np.isinf(bound[mine]).sum()),
         )
     return found

@@ -21,8 +21,8 @@ from jaxmlp.gradcheck.rounding import (
     equations,
     longest_sum,
     perturbed,
-    random_signs,
-    take_signs,
+    random_draws,
+    take_draws,
     underflow,
     unit_roundoff,
 )
@@ -38,7 +38,11 @@ STEPS = tuple(2.0**-k for k in (6, 12, 18, 24, 30))
 
 FLOAT64 = np.dtype(np.float64)
 
-NOT_TRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+NOT_TRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+)
 """What tracing a gradient raises that is written in NumPy, or that branches on values."""
 
 _jax: Any = jax
@@ -141,6 +145,10 @@ class Result(NamedTuple):
     """What is wrong with the result as a whole."""
 
 
+def _is_number(x: Any) -> bool:
+    return (is_array(x) and x.shape == ()) or isinstance(x, int | float)
+
+
 class Programs:
     """The compiled programs of one loss: compiled when they first meet arrays of some shapes."""
 
@@ -167,7 +175,7 @@ class Gradient:
             result = inputs.call(self.gradient, [jnp.asarray(x) for x in inputs.arrays])
         wanted: Any = jax.tree.structure(inputs.call(lambda params, *_: params, inputs.arrays))
         value, tree = None, cast(Any, jax.tree.structure(result))
-        if tree != wanted and isinstance(result, tuple) and len(result) == 2 and np.shape(result[0]) == ():
+        if tree != wanted and isinstance(result, tuple) and len(result) == 2 and _is_number(result[0]):
             value, result = float(result[0]), result[1]
             tree = cast(Any, jax.tree.structure(result))
         if tree != wanted:
@@ -191,21 +199,21 @@ def _deviations(
     move: Any,
     unit: Any,
     least: Any,
-    signs: Any,
+    draws: Any,
 ) -> Any:
     """Of (gradient, loss) from `here`: the largest and the root mean square over runs with random roundings."""
     start = flatten(params)
     run = perturbed(lambda *arrays: call(jax.value_and_grad(loss), arrays), *params, *rest)
 
-    def one(total: Any, signs: Any) -> Any:
-        moved = start + move * take_signs(signs, 0, start.shape).astype(jnp.float64)
-        value, gradient = run(signs, unit, least, *_parameters(moved, params), *rest)
+    def one(total: Any, draws: Any) -> Any:
+        moved = start + move * take_draws(draws, 0, start.shape).astype(jnp.float64)
+        value, gradient = run(draws, unit, least, *_parameters(moved, params), *rest)
         away = jnp.abs(flatten((gradient, value)) - here)
         away = jnp.where(jnp.isfinite(away), away, 0)
         return (jnp.maximum(total[0], away), total[1] + away * away), None
 
-    (largest, squares), _ = jax.lax.scan(one, (jnp.zeros_like(here), jnp.zeros_like(here)), signs)
-    return largest, jnp.sqrt(squares / len(signs))
+    (largest, squares), _ = jax.lax.scan(one, (jnp.zeros_like(here), jnp.zeros_like(here)), draws)
+    return largest, jnp.sqrt(squares / len(draws))
 
 
 def _slopes(
@@ -255,6 +263,9 @@ class Referee:
         squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
         self.scale = np.repeat(self.scales, np.diff(self.ends))
+        value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)
+        if not (getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating)):
+            raise GradientError(f"the loss returns {value}: expected one number of a floating type")
         program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
         forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr
         self.custom_rule = any(eqn.primitive.name.startswith("custom_vjp_call") for eqn in equations(forward))
@@ -277,7 +288,7 @@ class Referee:
     def deviation(self, unit: float, least: float = 0.0, moved: float = 0.0) -> Deviation:
         """Of jax.grad, with roundings of size `unit`, at parameters moved by `moved` of their leaf's scale."""
         here, move = np.append(self.gradient, self.loss), moved * self.scale
-        settings = np.float64(unit), np.float64(least), random_signs(RUNS, seed=0)
+        settings = np.float64(unit), np.float64(least), random_draws(RUNS, seed=0)
         drawn = self.programs.deviations(self.inputs.call, self.params, self.rest, here, move, *settings)
         largest, rms = map(np.asarray, drawn)
         return Deviation(largest[:-1], rms[:-1], float(rms[-1]))

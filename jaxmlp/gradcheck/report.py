@@ -34,6 +34,8 @@ class FiniteDifferences:
     error_manual: float
     error_automatic: float
     bound: float
+    blind: int
+    """Probes at which no step gave a finite loss; they contradict nothing."""
     confirms_manual: bool
     confirms_automatic: bool
 

@@ -232,3 +232,52 @@ def test_a_check_raises_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_gradients(sines, jnp.cos, jnp.array([0.0, 1e-30, 1e30], jnp.float32))
+
+
+def attention(w: jax.Array, x: jax.Array) -> jax.Array:
+    """Of each row to those before it; the others are masked by -inf."""
+    scores = jnp.where(jnp.tril(jnp.ones((5, 5), bool)), (x @ w) @ x.T, -jnp.inf)
+    return jnp.sum(jax.nn.softmax(scores) @ jnp.sin(x))
+
+
+def test_infinities_that_mask_are_exact() -> None:
+    w, x = (jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32) for shape in ((6, 6), (5, 6)))
+
+    def by_hand(w: jax.Array, x: jax.Array) -> jax.Array:
+        masked = jnp.tril(jnp.ones((5, 5), bool))
+        a = jax.nn.softmax(jnp.where(masked, (x @ w) @ x.T, -jnp.inf))
+        g = jnp.ones((5, 6), x.dtype) @ jnp.sin(x).T
+        return x.T @ (a * (g - jnp.sum(a * g, axis=1, keepdims=True))) @ x
+
+    report = check_gradients(attention, by_hand, w, x)
+    report.raise_on_failure()
+    assert not report.notes
+    assert not check_gradients(attention, lambda *args: 1.001 * by_hand(*args), w, x).passed
+
+
+def test_another_formula_for_the_same_passes_in_a_large_leaf() -> None:
+    w = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (784, 100)), jnp.float32)
+    check_gradients(sines, lambda w: 1 - 2 * jnp.sin(w / 2) ** 2, w).raise_on_failure()
+
+
+def test_a_probe_that_leaves_the_domain_contradicts_nothing() -> None:
+    w = jnp.array([1e-10, 1.0])
+    report = check_gradients(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, w)
+    report.raise_on_failure()
+    assert "1 of 2 probes found nothing" in report.notes[0]
+    assert not check_gradients(lambda w: jnp.sum(jnp.log(w)), lambda w: 1.001 / w, w).passed
+
+
+def test_a_gradient_that_indexes_by_a_mask_is_accepted() -> None:
+    w = jnp.array([1.0, -2.0])
+    check_gradients(
+        lambda w: jnp.sum(jax.nn.relu(w)), lambda w: jnp.zeros_like(w).at[w > 0].set(1), w
+    ).raise_on_failure()
+
+
+def test_a_swapped_pair_and_a_loss_of_another_shape_are_said_in_a_line() -> None:
+    w = jnp.ones(3)
+    assert "the gradient's tree" in check_gradients(sines, lambda w: (jnp.cos(w), sines(w)), w).problems[0]
+    for loss in (jnp.sin, lambda w: (sines(w), "aux")[:1], lambda w: jnp.sum(w > 0)):
+        with pytest.raises(GradientError, match="the loss returns .*expected one number of a floating type"):
+            check_gradients(loss, jnp.cos, w)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp.gradcheck.rounding import CHANCE, bound_factor, longest_sum, perturbed, random_signs, unit_roundoff
+from jaxmlp.gradcheck.rounding import CHANCE, bound_factor, longest_sum, perturbed, random_draws, unit_roundoff
 
 
 def test_the_rounding_bound_holds_for_a_long_sum_and_is_not_vacuous() -> None:
@@ -13,7 +13,7 @@ def test_the_rounding_bound_holds_for_a_long_sum_and_is_not_vacuous() -> None:
     with jax.enable_x64(True):
         run = perturbed(lambda x: jnp.sum(x * x * x, axis=1), x.astype(np.float64))
         unit = np.float64(unit_roundoff(np.float32))
-        drawn = [run(signs, unit, np.float64(0), x.astype(np.float64)) for signs in random_signs(16, 1)]
+        drawn = [run(signs, unit, np.float64(0), x.astype(np.float64)) for signs in random_draws(16, 1)]
         n = longest_sum(jax.make_jaxpr(lambda x: jnp.sum(x, axis=1))(x).jaxpr)
         cubes = np.sum(x.astype(np.float64) ** 3, axis=1)
         bound = bound_factor(n, 4) * np.sqrt(np.mean((np.stack(drawn) - cubes) ** 2, axis=0))
@@ -26,5 +26,5 @@ def test_the_rounding_bound_holds_for_a_long_sum_and_is_not_vacuous() -> None:
 
 def test_exact_operations_are_not_perturbed() -> None:
     run = perturbed(lambda x: jnp.max(-x.T), np.ones((2, 3), np.float32))
-    assert float(run(random_signs(1, 0)[0], np.float32(0.5), np.float32(0), np.ones((2, 3), np.float32))) == -1
+    assert float(run(random_draws(1, 0)[0], np.float32(0.5), np.float32(0), np.ones((2, 3), np.float32))) == -1
     assert CHANCE < 1e-6

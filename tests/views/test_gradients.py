@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from jaxmlp import GradientReport, check_gradients
-from jaxmlp.views.gradients import report_view
+from jaxmlp.views.gradients import report_view, show_report
 
 
 def shown(report: GradientReport, *, terminal: bool = False) -> str:
@@ -37,3 +37,10 @@ def test_a_gradient_of_another_tree_is_a_line_without_a_table() -> None:
     text = shown(check_gradients(sines, lambda w: None, W))
     assert "wrong: the gradient's tree is" in text
     assert "finite" not in text
+
+
+def test_no_figure_is_cut_off_where_the_terminal_is_narrow() -> None:
+    report = check_gradients(sines, jnp.cos, W)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    show_report(console, report, "at the start")
+    assert str(report) in console.file.getvalue()
