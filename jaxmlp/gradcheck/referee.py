@@ -45,8 +45,7 @@ NOT_TRACEABLE = (
 )
 """What tracing a gradient raises that is written in NumPy, or that branches on values."""
 
-_jax: Any = jax
-enable_x64: Any = _jax.enable_x64 if hasattr(jax, "enable_x64") else _jax.experimental.enable_x64  # since jax 0.8
+enable_x64: Any = jax.enable_x64
 
 
 def is_array(x: Any) -> bool:
