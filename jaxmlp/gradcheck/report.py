@@ -129,20 +129,24 @@ HEADINGS = (
     "",
 )
 
+NEARER = {"gradient": "<", "jax.grad": ">", "equal": "="}
+"""How the gradient's error compares with jax.grad's: the smaller one is nearer to the truth."""
+
 
 def row(leaf: LeafReport) -> tuple[str, ...]:
     """A leaf's row of the table, under HEADINGS."""
     d, f, r = leaf.difference, leaf.finite, leaf.rounding
     at = "" if d is None else f"{d.absolute:.1e} at {list(d.absolute_index)}"
+    own, automatic = f"{leaf.norm_manual:.3g}", f"{leaf.norm_automatic:.3g}"
     return (
         leaf.path,
         "x".join(map(str, leaf.shape)) or "scalar",
-        f"{leaf.norm_automatic:.3g}",
+        own if own == automatic else f"{own}, {automatic}",
         "" if d is None else f"{d.cosine:.6f}",
         at,
         "" if d is None else f"{d.relative:.1e}",
         "" if f is None else f"{f.error_manual:.1e} of {f.bound:.1e}",
-        "" if r is None else f"{r.manual:.1e}, {r.automatic:.1e}",
+        "" if r is None else f"{r.manual:.1e} {NEARER[r.nearer]} {r.automatic:.1e}",
         leaf.status,
     )
 

@@ -15,7 +15,7 @@ from jaxmlp.gradcheck.report import GradientReport
 from jaxmlp.network import Params, loss
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import gather, masks, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, initial_state
+from jaxmlp.training.fit import check_fit, ignore, initial_state
 from jaxmlp.training.optimizers import make
 
 Tree = TypeVar("Tree")
@@ -28,10 +28,6 @@ class Checked:
     when: str
     """`at initialisation` or `after an epoch`."""
     report: GradientReport
-
-
-def ignore(checked: Checked) -> None:
-    """The report of who doesn't want any."""
 
 
 def check_experiment(

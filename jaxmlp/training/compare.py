@@ -17,7 +17,7 @@ from jaxmlp.data.dataset import Dataset, Examples, on_device, split
 from jaxmlp.network import Network
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, flip, make_step, masks, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, initial_state, refuse_divergence, scores
+from jaxmlp.training.fit import check_fit, ignore, initial_state, refuse_divergence, scores
 from jaxmlp.training.optimizers import make
 
 
@@ -83,10 +83,6 @@ def distance(p: Float[Array, "*shape"], q: Float[Array, "*shape"]) -> Float[Arra
     """|p - q| / |q|, and 0 where both are 0, as biases are at the start."""
     apart, size = jnp.linalg.norm((p - q).ravel()), jnp.linalg.norm(q.ravel())
     return jnp.where(apart == 0, 0, apart / size)
-
-
-def ignore(pair: Pair) -> None:
-    """The report of who doesn't want any."""
 
 
 def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair], None] = ignore) -> Comparison:

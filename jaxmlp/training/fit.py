@@ -81,7 +81,7 @@ def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.Gradie
     return TrainState(params, optimizer.init(params))
 
 
-def ignore(record: EpochRecord) -> None:
+def ignore(progress: object) -> None:
     """The report of who doesn't want any."""
 
 
