@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.losses import output_loss
-from jaxmlp.network import Batch, Layer, Network, Params, propagate, shares, wanted, weighted_mean
+from jaxmlp.network import Batch, Layer, Network, Params, propagate, shares, wanted
 
 
 class Trace(NamedTuple):
@@ -56,25 +56,49 @@ def backpropagate(params: Params, batch: Batch, network: Network) -> Trace:
     z, a = propagate(params, batch.inputs, network)
     y = wanted(batch.targets, a[-1])
     output = output_loss(network.output, network.loss)
-    hidden = ACTIVATIONS[network.activation]
+    D = passed_back(output.delta(z[-1], a[-1], y), z, a, params, network)
+    return Trace(inputs=a[:-1], deltas=D, losses=output.value(z[-1], a[-1], y), weights=batch.weights)
 
-    D: tuple[Array, ...] = (output.delta(z[-1], a[-1], y),)
+
+def passed_back(
+    delta: Float[Array, "B n_L"],
+    z: tuple[Float[Array, "B _"], ...],
+    a: tuple[Float[Array, "B _"], ...],
+    params: Params,
+    network: Network,
+) -> tuple[Float[Array, "B _"], ...]:
+    """D^1..D^L from D^L, of which every one is a linear function; z and a are what `propagate` gives."""
+    hidden = ACTIVATIONS[network.activation]
+    D: tuple[Array, ...] = (delta,)
     for l in reversed(range(1, len(params))):  # z^l is z[l - 1], W^(l+1) is params[l].kernel
         D = (hidden.pullback(D[0] @ params[l].kernel.T, z[l - 1], a[l]), *D)
-    return Trace(inputs=a[:-1], deltas=D, losses=output.value(z[-1], a[-1], y), weights=batch.weights)
+    return D
+
+
+def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...]) -> Params:
+    """The sum of the examples' gradients: per layer `A^T D` and `sum_i D_i`."""
+    return tuple(Layer(A.T @ D, jnp.sum(D, axis=0)) for A, D in zip(inputs, deltas, strict=True))
 
 
 def mean_gradient(trace: Trace) -> Params:
     """The gradient of the (weighted) mean cost: per layer `A^T D / B` and `sum_i D_i / B`."""
     share = shares(trace.losses, trace.weights)
-    shared = (D * share[:, None] for D in trace.deltas)
-    return tuple(Layer(A.T @ D, jnp.sum(D, axis=0)) for A, D in zip(trace.inputs, shared, strict=True))
+    return summed(trace.inputs, tuple(share[:, None] * D for D in trace.deltas))
 
 
 def value_and_backprop(params: Params, batch: Batch, network: Network) -> tuple[Float[Array, ""], Params]:
-    """The cost and its gradient: what `jax.value_and_grad(jaxmlp.loss)(params, batch, network)` gives."""
-    trace = backpropagate(params, batch, network)
-    return weighted_mean(trace.losses, trace.weights), mean_gradient(trace)
+    """The cost and its gradient: what `jax.value_and_grad(jaxmlp.loss)(params, batch, network)` gives.
+
+    It is `mean_gradient` of the trace, but for rounding, in fewer operations: all deltas are linear in D^L, so that an
+    example's share in the mean need be given to its row of D^L only, and not once more in every layer.
+    """
+    z, a = propagate(params, batch.inputs, network)
+    y = wanted(batch.targets, a[-1])
+    output = output_loss(network.output, network.loss)
+    C = output.value(z[-1], a[-1], y)
+    share = shares(C, batch.weights)
+    D = passed_back(share[:, None] * output.delta(z[-1], a[-1], y), z, a, params, network)
+    return jnp.sum(share * C), summed(a[:-1], D)
 
 
 def backprop(params: Params, batch: Batch, network: Network) -> Params:
@@ -86,4 +110,5 @@ def backprop(params: Params, batch: Batch, network: Network) -> Params:
     >>> layer.kernel.tolist(), layer.bias.tolist()  # a = 14 where 13 is wanted
     ([[2.0], [10.0]], [2.0])
     """
-    return mean_gradient(backpropagate(params, batch, network))
+    _, gradient = value_and_backprop(params, batch, network)
+    return gradient

@@ -105,6 +105,20 @@ def test_a_trace_holds_every_examples_own_gradient() -> None:
             np.testing.assert_allclose(D, layer.bias, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("targets", TARGETS)
+def test_the_mean_gradient_of_a_trace_is_backprop(targets: str) -> None:
+    with jax.enable_x64(True):
+        network = Network((3, 4, 4, 2), "tanh")
+        params = jaxmlp.init(jax.random.key(0), network, jnp.float64)
+        batch = make_batch(network, 5, targets, seed=0)
+        mean = jaxmlp.mean_gradient(jaxmlp.backpropagate(params, batch, network))
+        jax.tree.map(
+            lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-15),
+            mean,
+            jaxmlp.backprop(params, batch, network),
+        )
+
+
 def test_backprop_works_under_jit_vmap_and_scan() -> None:
     network = Network((3, 4, 2))
     keys = jax.random.split(jax.random.key(0), 3)

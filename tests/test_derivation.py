@@ -9,7 +9,7 @@ from types import FunctionType
 import pytest
 
 from jaxmlp import activations, losses
-from jaxmlp.backprop import backpropagate, mean_gradient
+from jaxmlp.backprop import backpropagate, mean_gradient, passed_back, summed
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "backpropagation.md").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def derivatives() -> list[FunctionType]:
         for name, value in vars(module).items()
         if name.endswith(("_derivative", "_pullback", "_delta"))
     ]
-    return [backpropagate, mean_gradient, *named]
+    return [backpropagate, passed_back, summed, mean_gradient, *named]
 
 
 @pytest.mark.parametrize("function", derivatives(), ids=lambda function: function.__name__)
