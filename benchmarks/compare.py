@@ -1,0 +1,290 @@
+"""Side by side with what a user would pick instead: time an epoch, time from a cold start, peak memory.
+
+    pip install flax torch scikit-learn keras      # the peers; one that is missing is named as such
+    python -m benchmarks.compare                   # about an hour on 2 cores; --quick only shows that it runs
+
+Every contestant trains the same network on the same MNIST by plain gradient descent (benchmarks/contestants.py), each in
+a process of its own. They take turns, so that a slow minute of the machine hits all alike; the medians are reported, with
+the lowest and the highest. With how many threads a contestant is fastest is found first, in every cell anew. Where an
+epoch of 60,000 images would take too long, a turn trains on fewer, and the time is scaled up.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import CONTESTANTS, Task
+
+ROOT = Path(__file__).parents[1]
+NETWORKS = ((784, 16, 16, 10), (784, 100, 10), (784, 512, 512, 10), (784, 2048, 2048, 10))
+BATCHES = (10, 32, 128, 1024)
+IMAGES = 60_000
+COLD = {
+    "lesson, 95 %": (Task((784, 16, 16, 10), 32, False, 0.7, IMAGES, 0), 0.95, 40),
+    "784-512-512-10 relu, 98 %": (Task((784, 512, 512, 10), 32, True, 0.1, IMAGES, 0), 0.98, 15),
+}
+OWN = ("jaxmlp manual", "jaxmlp auto")
+
+
+def operations(sizes: tuple[int, ...]) -> int:
+    """Floating-point operations of an example's matrix products: forward, D W^T but for the inputs, and A^T D."""
+    products = [2 * n * m for n, m in itertools.pairwise(sizes)]
+    return 3 * sum(products) - products[0]
+
+
+class Worker:
+    """A contestant in a process of its own, pinned to as many cores as it has threads."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        cores = sorted(os.sched_getaffinity(0))[: task.threads]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(task.threads))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contestants", name, json.dumps(task._asdict())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=os.environ | threads | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            text=True,
+        )
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """One question answered.
+
+        Raises:
+            RuntimeError: where the process has ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended with status {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def machine() -> dict[str, float]:
+    """What benchmarks/machine.py measures, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.machine"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    limits: dict[str, float] = json.loads(done.stdout)
+    return limits
+
+
+def cell(names: list[str], task: Task, repeats: int, threads: list[int]) -> dict[str, Any]:
+    """Each contestant's turns at one network and batch size, taken in turn, each with its best number of threads."""
+    workers, turn = {}, itertools.count()
+    for name in names:
+        tried: list[tuple[float, int, Worker]] = []
+        for count in threads:
+            worker = Worker(name, task._replace(threads=count))
+            worker.ask(train=next(turn))  # compiles
+            tried.append((min(worker.ask(train=next(turn))["seconds"] for _ in range(2)), count, worker))
+        tried.sort(key=lambda found: found[0])
+        for _, _, worker in tried[1:]:
+            worker.end()
+        workers[name] = tried[0][1:]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    peak = dict.fromkeys(names, 0)
+    for _ in range(repeats):
+        for name, (_, worker) in workers.items():
+            answer = worker.ask(train=next(turn))
+            seconds[name].append(answer["seconds"] * IMAGES / task.examples)
+            peak[name] = answer["peak_bytes"]
+    for _, worker in workers.values():
+        worker.end()
+    found = {name: {"seconds": seconds[name], "threads": workers[name][0], "peak_bytes": peak[name]} for name in names}
+    return {"sizes": task.sizes, "batch": task.batch, "examples": task.examples, "contestants": found}
+
+
+def cold(
+    names: list[str], task: Task, until: float, most: int, repeats: int, threads: dict[str, int]
+) -> dict[str, Any]:
+    """Seconds from the start of each contestant's process to `until` on the test images, everything included."""
+    found: dict[str, Any] = {name: {"seconds": [], "epochs": [], "accuracy": []} for name in names}
+    for _ in range(repeats):
+        for name in names:
+            started = time.perf_counter()
+            worker = Worker(name, task._replace(threads=threads[name]))
+            answer = worker.ask(until=until, most=most)
+            found[name]["seconds"].append(time.perf_counter() - started)
+            for key in ("epochs", "accuracy"):
+                found[name][key].append(answer[key])
+            worker.end()
+    return {"until": until, "most": most, "contestants": found}
+
+
+def examples_of(sizes: tuple[int, ...], batch: int, seconds: float, flops: float) -> int:
+    """Whole batches that take about so many seconds at the machine's limit, and at least 16; at most all images."""
+    batches = max(16, math.ceil(seconds * flops / operations(sizes) / batch))
+    return min(IMAGES, batches * batch)
+
+
+def median(found: dict[str, Any]) -> float:
+    return statistics.median(found["seconds"])
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables."""
+    names, cells, limits = results["contestants"], results["cells"], results["machine"]
+    flops = max(x["flops"] for x in limits)
+    lines = [
+        f"{results['cores']} cores of {results['processor']}; {', '.join(f'{k} {v}' for k, v in results['versions'].items())}.",
+        f"Limits measured in the same run: {flops / 1e9:.0f} GFLOP/s of matrix products in float32, "
+        f"{max(x['bytes'] for x in limits) / 1e9:.1f} GB/s of memory copied.",
+        *(f"Not installed: {name}." for name in results["missing"]),
+        "",
+        "Seconds an epoch of 60,000 images: median (lowest to highest), threads.",
+        "",
+        f"| network | batch | {' | '.join(names)} | of the limit |",
+        f"| --- | --- | {' | '.join('---' for _ in names)} | --- |",
+    ]
+    for one in cells:
+        found = one["contestants"]
+        shown = (
+            f"{median(f):.3g} ({min(f['seconds']):.3g} to {max(f['seconds']):.3g}), {f['threads']}"
+            for f in (found[name] for name in names)
+        )
+        reached = operations(tuple(one["sizes"])) * IMAGES / min(median(found[name]) for name in OWN) / flops
+        lines.append(f"| {'-'.join(map(str, one['sizes']))} | {one['batch']} | {' | '.join(shown)} | {reached:.0%} |")
+    peers = [name for name in names if name not in OWN]
+    lines += ["", "| network | batch | best peer | its time over ours (manual) | auto over manual |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for one in cells:
+        found = one["contestants"]
+        ours, auto = (median(found[name]) for name in OWN)
+        best = min(peers, key=lambda name: median(found[name]))
+        lines.append(
+            f"| {'-'.join(map(str, one['sizes']))} | {one['batch']} | {best} | {median(found[best]) / ours:.2f} | "
+            f"{auto / ours:.2f} |"
+        )
+    for title, one in results["cold"].items():
+        lines += [
+            "",
+            f"From a cold process start to a test accuracy: {title}. Median seconds (lowest to highest), epochs.",
+        ]
+        lines += ["", "| contestant | seconds | epochs |", "| --- | --- | --- |"]
+        for name, f in one["contestants"].items():
+            missed = " (not reached)" if min(f["accuracy"]) < one["until"] else ""
+            spread = f"{median(f):.1f} ({min(f['seconds']):.1f} to {max(f['seconds']):.1f})"
+            lines.append(f"| {name} | {spread}{missed} | {statistics.median(f['epochs']):.0f} |")
+    lines += ["", "Peak resident memory of the whole process, MB."]
+    lines += ["", f"| network | batch | {' | '.join(names)} |", f"| --- | --- | {' | '.join('---' for _ in names)} |"]
+    for one in cells:
+        shown = (f"{one['contestants'][name]['peak_bytes'] / 1e6:.0f}" for name in names)
+        lines.append(f"| {'-'.join(map(str, one['sizes']))} | {one['batch']} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Seconds an epoch against the batch size, a panel a network."""
+    from matplotlib.figure import Figure
+
+    networks = list(dict.fromkeys(tuple(one["sizes"]) for one in results["cells"]))
+    figure = Figure(figsize=(4 * len(networks), 4), layout="constrained")
+    panels = figure.subplots(1, len(networks), squeeze=False)[0]
+    for panel, sizes in zip(panels, networks, strict=True):
+        for name in results["contestants"]:
+            here = [
+                (one["batch"], median(one["contestants"][name]))
+                for one in results["cells"]
+                if tuple(one["sizes"]) == sizes
+            ]
+            width = 2.5 if name in OWN else 1
+            panel.loglog(*zip(*here, strict=True), marker="o", linewidth=width, label=name)
+        batches = sorted({one["batch"] for one in results["cells"]})
+        panel.set_xticks(batches, [str(batch) for batch in batches])
+        panel.minorticks_off()
+        panel.set(title="-".join(map(str, sizes)), xlabel="batch size")
+    panels[0].set_ylabel("seconds an epoch of 60,000 images")
+    panels[-1].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Runs all, and writes compare.json, compare.md and compare.png."""
+    parser = argparse.ArgumentParser(description="Time jaxmlp and its peers side by side.")
+    parser.add_argument("--quick", action="store_true", help="only show that it runs: one cell, few examples")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each contestant in a cell (default: 7)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn, at the machine's limit (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for the results")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    names = [name for name, (module, _) in CONTESTANTS.items() if not module or importlib.util.find_spec(module)]
+    cores = len(os.sched_getaffinity(0))
+    threads = [cores] if given.quick else sorted({1, cores})
+    grid = list(itertools.product(NETWORKS, BATCHES))[1 : 2 if given.quick else None]
+    grid = grid if given.quick else list(itertools.product(NETWORKS, BATCHES))
+    results: dict[str, Any] = {
+        "contestants": names,
+        "missing": [name for name in CONTESTANTS if name not in names],
+        "cores": cores,
+        "processor": processor(),
+        "versions": {"Python": platform.python_version()} | versions(),
+        "machine": [machine()],
+        "cells": [],
+        "cold": {},
+    }
+    for sizes, batch in grid:
+        flops = results["machine"][0]["flops"]
+        examples = 20 * batch if given.quick else examples_of(sizes, batch, given.seconds, flops)
+        task = Task(sizes, batch, relu=sizes[1] >= 512, rate=0.1, examples=examples, threads=cores)
+        one = cell(names, task, 1 if given.quick else given.repeats, threads)
+        results["cells"].append(one)
+        ours = {name: f"{median(found):.3g}" for name, found in one["contestants"].items()}
+        print("-".join(map(str, sizes)), "batch", batch, ours, flush=True)
+        results["machine"].append(machine())
+        (given.out / "compare.json").write_text(json.dumps(results, indent=1) + "\n")
+    for title, (task, until, most) in COLD.items():
+        if given.quick:
+            task, until, most = task._replace(examples=640), 0.0, 1
+        (same,) = [c for c in results["cells"] if (c["sizes"], c["batch"]) == (task.sizes, task.batch)] or [None]
+        best = {name: same["contestants"][name]["threads"] if same else cores for name in names}
+        results["cold"][title] = cold(names, task, until, most, 1 if given.quick else 3, best)
+    (given.out / "compare.json").write_text(json.dumps(results, indent=1) + "\n")
+    (given.out / "compare.md").write_text(markdown(results))
+    draw(results, given.out / "compare.png")
+    print(markdown(results))
+    print(f"{given.out} holds compare.json, compare.md and compare.png")
+
+
+def processor() -> str:
+    """The processor's name, where the system says it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions() -> dict[str, str]:
+    """Of every package that takes part."""
+    found = {}
+    for package in ("jax", "numpy", "optax", "flax", "torch", "scikit-learn", "keras"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()

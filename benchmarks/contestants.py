@@ -1,0 +1,300 @@
+"""The contestants of benchmarks/compare.py: one training loop each, written as its library's documentation writes it.
+
+    python -m benchmarks.contestants NAME TASK
+
+trains `TASK`, a line of JSON, in a process of its own and answers on the standard output, a line of JSON each: what the
+process that started it asks for on the standard input. Nothing is imported that the contestant doesn't need.
+"""
+
+import gzip
+import itertools
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MNIST = Path(__file__).parents[1] / "jaxmlp" / "data" / "mnist"
+
+
+class Task(NamedTuple):
+    """What all contestants of a cell train alike: gradient descent on sigmoid + squared error, or relu + softmax."""
+
+    sizes: tuple[int, ...]
+    batch: int
+    relu: bool
+    rate: float
+    examples: int
+    """Of the 60,000, so many are trained on in a turn, in an order drawn anew."""
+    threads: int
+
+
+class Trainer(NamedTuple):
+    """What a contestant does."""
+
+    epoch: Callable[[int], None]
+    """Trains one turn, whose number seeds its order, and waits for its end."""
+    accuracy: Callable[[], float]
+    """On the 10,000 test images."""
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The training images (uint8, 784 in a row), their labels, the test images, their labels."""
+    read = [gzip.decompress((MNIST / f"{name}.gz").read_bytes()) for name in (
+        "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+    )]  # fmt: skip
+    x, y, x_test, y_test = (np.frombuffer(raw, np.uint8, offset=16 if i % 2 == 0 else 8) for i, raw in enumerate(read))
+    return x.reshape(-1, 784), y.astype(np.int32), x_test.reshape(-1, 784), y_test.astype(np.int32)
+
+
+def scaled() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same with images in float32 from 0 to 1."""
+    x, y, x_test, y_test = arrays()
+    return np.float32(x) / np.float32(255), y, np.float32(x_test) / np.float32(255), y_test
+
+
+def jaxmlp(task: Task, gradient: str) -> Trainer:
+    """This package, by its compiled epoch."""
+    import jax
+
+    import jaxmlp
+    from jaxmlp.data.dataset import on_device
+    from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
+    from jaxmlp.training.optimizers import make
+
+    dataset = jaxmlp.load_data("mnist")
+    names = ("relu", "softmax", "cross_entropy") if task.relu else ("sigmoid", "sigmoid", "squared_error")
+    network = jaxmlp.Network(task.sizes, *names)
+    optimizer = make(jaxmlp.Optimizer("sgd", task.rate))
+    params = jaxmlp.init(jax.random.key(0), network)
+    state, examples, test = TrainState(params, optimizer.init(params)), on_device(dataset.train), None
+    if task.examples < dataset.train.size:
+        examples = on_device(dataset.train.take(slice(task.examples)))
+
+    def epoch(turn: int) -> None:
+        nonlocal state
+        order = jax.device_put(order_of(0, turn, task.examples, task.batch))
+        state, cost = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=gradient)
+        jax.block_until_ready(cost)
+
+    def accuracy() -> float:
+        nonlocal test
+        test = on_device(dataset.test) if test is None else test
+        return int(evaluate(state.params, test, network=network).right) / dataset.test.size
+
+    return Trainer(epoch, accuracy)
+
+
+def flax(task: Task) -> Trainer:
+    """Flax linen and optax: a jitted train_step, called from a Python loop."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import linen as nn
+    from flax.training.train_state import TrainState
+
+    x, y, x_test, y_test = scaled()
+
+    class MLP(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            for n in task.sizes[1:-1]:
+                x = nn.Dense(n)(x)
+                x = nn.relu(x) if task.relu else nn.sigmoid(x)
+            x = nn.Dense(task.sizes[-1])(x)
+            return x if task.relu else nn.sigmoid(x)
+
+    model = MLP()
+    params = model.init(jax.random.key(0), jnp.ones((1, 784)))["params"]
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.sgd(task.rate))
+
+    @jax.jit
+    def train_step(state: Any, images: Any, labels: Any) -> Any:
+        def loss_fn(params: Any) -> Any:
+            outputs = state.apply_fn({"params": params}, images)
+            if task.relu:
+                return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+            return jnp.sum((outputs - jax.nn.one_hot(labels, 10)) ** 2, axis=-1).mean()
+
+        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        return state.apply_gradients(grads=grads), loss
+
+    predict = jax.jit(lambda params, images: model.apply({"params": params}, images).argmax(-1))
+
+    def epoch(turn: int) -> None:
+        nonlocal state
+        order = np.random.default_rng(turn).permutation(task.examples)
+        for first in range(0, task.examples, task.batch):
+            chosen = order[first : first + task.batch]
+            state, _ = train_step(state, x[chosen], y[chosen])
+        jax.block_until_ready(state.params)
+
+    return Trainer(epoch, lambda: float(np.mean(np.asarray(predict(state.params, x_test)) == y_test)))
+
+
+def pytorch(task: Task, compiled: bool) -> Trainer:
+    """PyTorch: indexing in place of a DataLoader, which would be slower."""
+    import torch
+
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(0)
+    x, y, x_test, y_test = (torch.from_numpy(array.copy()) for array in scaled())
+    y, one_hot = y.long(), torch.eye(10)
+    layers: list[Any] = []
+    for n, m in itertools.pairwise(task.sizes):
+        layers += [torch.nn.Linear(n, m), torch.nn.ReLU() if task.relu else torch.nn.Sigmoid()]
+    model: Any = torch.nn.Sequential(*(layers[:-1] if task.relu else layers))
+    optimizer = torch.optim.SGD(model.parameters(), task.rate)
+    run = torch.compile(model) if compiled else model
+
+    def epoch(turn: int) -> None:
+        model.train()
+        order = torch.from_numpy(np.random.default_rng(turn).permutation(task.examples))
+        for chosen in order.split(task.batch):
+            optimizer.zero_grad()
+            outputs = run(x[chosen])
+            if task.relu:
+                cost = torch.nn.functional.cross_entropy(outputs, y[chosen])
+            else:
+                cost = ((outputs - one_hot[y[chosen]]) ** 2).sum() / len(chosen)
+            cost.backward()
+            optimizer.step()
+
+    def accuracy() -> float:
+        with torch.no_grad():
+            return float((model(x_test).argmax(-1) == y_test).float().mean())
+
+    return Trainer(epoch, accuracy)
+
+
+def sklearn(task: Task) -> Trainer:
+    """scikit-learn's MLPClassifier, which knows no squared error: softmax and cross-entropy in its place."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    warnings.simplefilter("ignore", ConvergenceWarning)  # after one epoch, each time
+    x, y, x_test, y_test = scaled()
+    model = MLPClassifier(
+        task.sizes[1:-1], activation="relu" if task.relu else "logistic", solver="sgd", alpha=0.0, momentum=0.0,
+        batch_size=task.batch, learning_rate_init=task.rate, max_iter=1, warm_start=True, random_state=0, tol=0.0,
+    )  # fmt: skip
+
+    def epoch(turn: int) -> None:
+        model.fit(x[: task.examples], y[: task.examples])
+
+    return Trainer(epoch, lambda: float(model.score(x_test, y_test)))
+
+
+def keras(task: Task) -> Trainer:
+    """Keras on JAX: compile and fit."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    keras.utils.set_random_seed(0)
+    x, y, x_test, y_test = scaled()
+    hidden, output = ("relu", "softmax") if task.relu else ("sigmoid", "sigmoid")
+    layers = [keras.layers.Dense(n, activation=hidden) for n in task.sizes[1:-1]]
+    model = keras.Sequential([keras.Input((784,)), *layers, keras.layers.Dense(10, activation=output)])
+    # its mean squared error is a mean over the 10 outputs, too: ten times the rate makes the same step
+    rate, loss = (task.rate, "sparse_categorical_crossentropy") if task.relu else (10 * task.rate, "mean_squared_error")
+    model.compile(optimizer=keras.optimizers.SGD(rate), loss=loss)
+    targets = y if task.relu else np.eye(10, dtype=np.float32)[y]
+    x, targets = x[: task.examples], targets[: task.examples]
+
+    def epoch(turn: int) -> None:
+        model.fit(x, targets, batch_size=task.batch, epochs=1, shuffle=True, verbose=0)
+
+    def accuracy() -> float:
+        return float(np.mean(model.predict(x_test, batch_size=1000, verbose=0).argmax(-1) == y_test))
+
+    return Trainer(epoch, accuracy)
+
+
+def numpy(task: Task) -> Trainer:
+    """NumPy, a batch at a time, written by hand."""
+    x, y, x_test, y_test = scaled()
+    wanted, rng = np.eye(10, dtype=np.float32)[y], np.random.default_rng(0)
+    params = [
+        [np.float32(rng.normal(0, (1 + task.relu) ** 0.5 / n**0.5, (n, m))), np.zeros(m, np.float32)]
+        for n, m in itertools.pairwise(task.sizes)
+    ]
+    rate = np.float32(task.rate)
+
+    def forward(x: np.ndarray) -> list[np.ndarray]:
+        a = [x]
+        for l, (kernel, bias) in enumerate(params, start=1):
+            z = a[-1] @ kernel
+            z += bias
+            if not task.relu:
+                a.append(1 / (1 + np.exp(-z)))
+            elif l < len(params):
+                a.append(np.maximum(z, 0, out=z))
+            else:
+                e = np.exp(z - z.max(axis=1, keepdims=True))
+                a.append(e / e.sum(axis=1, keepdims=True))
+        return a
+
+    def epoch(turn: int) -> None:
+        order = np.random.default_rng(turn).permutation(task.examples)
+        for first in range(0, task.examples, task.batch):
+            chosen = order[first : first + task.batch]
+            a = forward(x[chosen])
+            delta = (a[-1] - wanted[chosen]) * np.float32((1 if task.relu else 2) / len(chosen))
+            if not task.relu:
+                delta *= a[-1] * (1 - a[-1])
+            for l in reversed(range(len(params))):
+                kernel, bias = params[l]
+                before = delta @ kernel.T if l else None
+                kernel -= rate * (a[l].T @ delta)
+                bias -= rate * delta.sum(axis=0)
+                if before is not None:
+                    delta = before * ((a[l] > 0) if task.relu else a[l] * (1 - a[l]))
+
+    return Trainer(epoch, lambda: float(np.mean(forward(x_test)[-1].argmax(-1) == y_test)))
+
+
+CONTESTANTS: dict[str, tuple[str | None, Callable[[Task], Trainer]]] = {
+    "jaxmlp manual": (None, lambda task: jaxmlp(task, "manual")),
+    "jaxmlp auto": (None, lambda task: jaxmlp(task, "auto")),
+    "NumPy by hand": (None, numpy),
+    "Flax + optax": ("flax", flax),
+    "PyTorch": ("torch", lambda task: pytorch(task, compiled=False)),
+    "PyTorch compiled": ("torch", lambda task: pytorch(task, compiled=True)),
+    "scikit-learn": ("sklearn", sklearn),
+    "Keras on JAX": ("keras", keras),
+}
+"""Each with the module that must be installed for it."""
+
+
+def main() -> None:
+    """Answers the lines `{"train": TURN}` and `{"until": ACCURACY, "most": EPOCHS}`."""
+    name, task = sys.argv[1], Task(**json.loads(sys.argv[2]))
+    task = task._replace(sizes=tuple(task.sizes))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    trainer = CONTESTANTS[name][1](task)
+    for line in sys.stdin:
+        asked, found = json.loads(line), {}
+        if "train" in asked:
+            started = time.perf_counter()
+            trainer.epoch(asked["train"])
+            found["seconds"] = time.perf_counter() - started
+        else:
+            for epoch in range(1, asked["most"] + 1):
+                trainer.epoch(epoch)
+                found |= {"epochs": epoch, "accuracy": trainer.accuracy()}
+                if found["accuracy"] >= asked["until"]:
+                    break
+        found["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps(found), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
