@@ -3,10 +3,10 @@
     pip install flax torch scikit-learn keras      # the peers; one that is missing is named as such
     python -m benchmarks.compare                   # about an hour on 2 cores; --quick only shows that it runs
 
-Every contestant trains the same network on the same MNIST by plain gradient descent (benchmarks/contestants.py), each in
-a process of its own. They take turns, so that a slow minute of the machine hits all alike; the medians are reported, with
-the lowest and the highest. With how many threads a contestant is fastest is found first, in every cell anew. Where an
-epoch of 60,000 images would take too long, a turn trains on fewer, and the time is scaled up.
+Every contestant trains the same network on the same MNIST by plain gradient descent (benchmarks/contestants.py), each
+in a process of its own. They take turns, so that a slow minute of the machine hits all alike; the medians are reported,
+with the lowest and the highest. With how many threads a contestant is fastest is found first, in every cell anew. Where
+an epoch of 60,000 images would take too long, a turn trains on fewer, and the time is scaled up.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def markdown(results: dict[str, Any]) -> str:
     names, cells, limits = results["contestants"], results["cells"], results["machine"]
     flops = max(x["flops"] for x in limits)
     lines = [
-        f"{results['cores']} cores of {results['processor']}; {', '.join(f'{k} {v}' for k, v in results['versions'].items())}.",
+        f"{results['cores']} cores of {results['processor']}; {', '.join(map(' '.join, results['versions'].items()))}.",
         f"Limits measured in the same run: {flops / 1e9:.0f} GFLOP/s of matrix products in float32, "
         f"{max(x['bytes'] for x in limits) / 1e9:.1f} GB/s of memory copied.",
         *(f"Not installed: {name}." for name in results["missing"]),

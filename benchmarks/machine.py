@@ -2,9 +2,9 @@
 
     python -m benchmarks.machine
 
-prints a line of JSON: `flops`, the best of JAX's and NumPy's product of two float32 matrices of 2048 x 2048 on all cores
-(2 n^3 operations), and `bytes`, read and written by a copy of 512 MiB on as many threads as there are cores. The best of
-several tries each, since only the best is a limit.
+prints a line of JSON: `flops`, the best of JAX's and NumPy's product of two float32 matrices of 2048 x 2048 on all
+cores (2 n^3 operations), and `bytes`, read and written by a copy of 512 MiB on as many threads as there are cores. The
+best of several tries each, since only the best is a limit.
 """
 
 import json

@@ -137,6 +137,8 @@ def run_check(path: Path, arguments: Sequence[str]) -> int:
     if file is not None:
         with writing(file):  # before the work, not after it
             file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise IsADirectoryError(21, "Is a directory", str(file))
     device, dataset = visible()[0], load_for(experiment)
 
     console = Terminal()

@@ -80,7 +80,8 @@ def likely_causes(
     causes = [f"{', '.join(leaves)}: {pattern}" for pattern, leaves in patterns.items() if pattern]
     right = [i for i in range(n) if i not in failing]
     vectors = [i for i in range(n) if len(referee.shapes[i]) == 1]
-    if n > len(vectors) > 0 and len(failing) > 1:
+    local = any(pattern.startswith("only ") for pattern in patterns)
+    if n > len(vectors) > 0 and len(failing) > 1 and not local:
         if failing == vectors:
             causes.append("only the vectors (biases) are wrong: their own sum over the examples")
         elif not set(failing) & set(vectors):

@@ -7,19 +7,20 @@ Two questions are kept apart, because float32's rounding hides errors of the alg
 **Is the algebra right?** Asked in float64, of every element e: is |m_e - a_e| <= tolerance_e? A difference of rounding
 shrinks with the precision, a difference of algebra does not. Between the unit roundoffs of float32, 2^-24, and of
 float64, 2^-53, lies u* = 2^-38.5, equally far from both in logarithms. `rounding.py` runs `jax.grad` as if u* were
-the precision, at parameters moved by u* of their leaf's scale, and
+the precision, at parameters moved by u* of their own size, and
 
     tolerance_e = 2 max over the runs of |a_e(run) - a_e|
 
 is about 2^14.5 = 23,000 times what float64's rounding explains, and as much less than float32 would show. It is in
-proportion to the element's own sensitivity, so that a small leaf or element is not judged by a large one's scale. At a
+proportion to the element's own sensitivity, so that a small leaf or element is not judged by a large one's scale; its
+own size is its magnitude, or its leaf's root mean square where that is less or the element is 0. At a
 kink, such as relu's at 0, the runs fall on either side, and deviate by the jump or half of it: any convention for the
 derivative there stays within the tolerance. A kink is told by its deviation, which does not shrink with u*.
 
 **Do finite differences confirm it?** jax.grad is not above doubt: of a `jax.custom_vjp` it calls the hand-written rule.
-Along v (each element of a small leaf; of a large one random signs, the direction of m - a, and the elements in doubt)
-float64 values of the loss at steps h give the slopes left and right, and the derivative d lies between them where the
-slope is monotone. What bounds the error, with STEPS 64 apart, is
+Along v (each element of a small leaf; of a large one random numbers of either sign, the direction of m - a, and the
+elements in doubt) float64 values of the loss at steps h give the slopes left and right, and the derivative d lies
+between them where the slope is monotone. What bounds the error, with STEPS 64 apart, is
 
     D_h = (f(h) - f(-h)) / 2h        |D_h - d| <= |f(h) - 2 f(0) + f(-h)| / 2h + |D_h - D_(64 h)| + (error of f) / h
 
@@ -324,7 +325,8 @@ def _finite_differences(
 ) -> list[FiniteDifferences | None]:
     """Of every leaf, the probe that speaks most against the gradient."""
     directions = np.empty((3, m.size))
-    directions[:2] = np.random.default_rng(1).choice([-1.0, 1.0], (2, m.size))
+    rng = np.random.default_rng(1)  # of mere signs, errors that cancel in one of four pairs of elements would hide
+    directions[:2] = rng.choice([-1.0, 1.0], (2, m.size)) * rng.uniform(0.5, 1, (2, m.size))
     directions[2] = toward = m - referee.gradient
     probes: list[tuple[int, int, int]] = []
     for i in range(referee.n):

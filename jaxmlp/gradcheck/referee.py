@@ -33,8 +33,8 @@ RUNS = 16
 MIDWAY = 2.0**-38.5
 """u*, midway between the unit roundoffs of float32 and float64."""
 
-STEPS = tuple(2.0**-k for k in (6, 12, 18, 24, 30))
-"""The sweep of finite-difference steps, in units of the leaf's root mean square."""
+STEPS = tuple(0.83 * 2.0**-k for k in (6, 12, 18, 24, 30))
+"""The sweep of finite-difference steps, in units of the leaf's root mean square; no powers of 2, as periods may be."""
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -42,6 +42,7 @@ NOT_TRACEABLE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
     jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
 )
 """What tracing a gradient raises that is written in NumPy, or that branches on values."""
 
@@ -107,8 +108,8 @@ class Inputs(NamedTuple):
         names = [jax.tree_util.keystr(path[1:]) for path, _ in jax.tree.leaves_with_path((params, args))]
         paths = [name or "params" for name in names[:n]] + [f"args{name}" for name in names[n:]]
         for i in range(n):
-            if isinstance(leaves[i], float | np.ndarray | np.generic):
-                leaves[i] = jnp.asarray(leaves[i])
+            if isinstance(leaves[i], float):
+                leaves[i] = np.asarray(leaves[i])
             if not is_float(leaves[i]):
                 kind = getattr(leaves[i], "dtype", type(leaves[i]).__name__)
                 raise GradientError(
@@ -130,7 +131,13 @@ class Inputs(NamedTuple):
         return max(dtypes, key=unit_roundoff, default=FLOAT64)
 
     def as_float64(self) -> "Inputs":
-        return self._replace(arrays=[np.asarray(x, np.float64) if is_float(x) else x for x in self.arrays])
+        return self._replace(arrays=[_widened(x) for x in self.arrays])
+
+
+def _widened(x: Any) -> Any:
+    if is_float(x):
+        return np.asarray(x, np.float64)
+    return np.asarray(x, np.complex128) if jnp.issubdtype(x.dtype, jnp.complexfloating) else x
 
 
 class Result(NamedTuple):
@@ -202,7 +209,7 @@ def _deviations(
 ) -> Any:
     """Of (gradient, loss) from `here`: the largest and the root mean square over runs with random roundings."""
     start = flatten(params)
-    run = perturbed(lambda *arrays: call(jax.value_and_grad(loss), arrays), *params, *rest)
+    run = perturbed(lambda *arrays: call(jax.value_and_grad(loss), arrays), *params, *rest, variables=len(params))
 
     def one(total: Any, draws: Any) -> Any:
         moved = start + move * take_draws(draws, 0, start.shape).astype(jnp.float64)
@@ -262,7 +269,13 @@ class Referee:
         squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
         self.scale = np.repeat(self.scales, np.diff(self.ends))
-        value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)
+        magnitudes = np.abs(np.concatenate([np.zeros(0), *(np.ravel(x) for x in self.params)]))
+        self.reach = np.where(magnitudes > 0, np.minimum(magnitudes, self.scale), self.scale)
+        try:
+            value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)
+        except NOT_TRACEABLE as error:
+            reason = str(error).split("\n", 1)[0]
+            raise GradientError(f"the loss can't be traced by JAX, which has to differentiate it: {reason}") from error
         if not (getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating)):
             raise GradientError(f"the loss returns {value}: expected one number of a floating type")
         program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
@@ -285,12 +298,17 @@ class Referee:
         return _parameters(flat, self.params)
 
     def deviation(self, unit: float, least: float = 0.0, moved: float = 0.0) -> Deviation:
-        """Of jax.grad, with roundings of size `unit`, at parameters moved by `moved` of their leaf's scale."""
-        here, move = np.append(self.gradient, self.loss), moved * self.scale
+        """Of jax.grad, with roundings of size `unit`, at parameters moved by `moved` of their size.
+
+        That is their magnitude or their leaf's root mean square, whichever is less; of a 0, the latter. No gradient
+        strays by less than one rounding of its own.
+        """
+        here, move = np.append(self.gradient, self.loss), moved * self.reach
         settings = np.float64(unit), np.float64(least), random_draws(RUNS, seed=0)
         drawn = self.programs.deviations(self.inputs.call, self.params, self.rest, here, move, *settings)
         largest, rms = map(np.asarray, drawn)
-        return Deviation(largest[:-1], rms[:-1], float(rms[-1]))
+        own = unit * np.abs(self.gradient)
+        return Deviation(np.maximum(largest[:-1], own), np.maximum(rms[:-1], own), float(rms[-1]))
 
     def rounding_bound(self, dtype: Any = None, unit: float = 0.0) -> np.ndarray:
         """What rounding explains, for every element, in a precision given by its type or its unit roundoff."""

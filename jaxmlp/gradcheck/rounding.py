@@ -21,7 +21,7 @@ from few runs; but their d_i have three times the variance of a rounding's own, 
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,28 @@ EXACT = frozenset(
     ]
 )
 """Primitives that move or compare numbers and round nothing. Any other is taken to round its result."""
+
+SWITCHES = frozenset(
+    [
+        "argmax",
+        "argmin",
+        "ceil",
+        "eq",
+        "floor",
+        "ge",
+        "gt",
+        "is_finite",
+        "le",
+        "lt",
+        "ne",
+        "round",
+        "sign",
+        "sort",
+        "top_k",
+    ]
+)
+"""Primitives, with conversions to whole numbers, whose result jumps: of what doesn't depend on the parameters they are
+given the exact value, since a place computed from constants, such as the middle of a median, is no kink."""
 
 INLINED = frozenset(
     [
@@ -169,10 +191,22 @@ def longest_sum(jaxpr: Jaxpr) -> int:
     return longest
 
 
+def _from_whole(eqn: Any) -> bool:
+    return eqn.primitive.name == "convert_element_type" and not jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.inexact)
+
+
+def _switches(eqn: Any) -> bool:
+    to_whole = eqn.primitive.name == "convert_element_type" and not jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact)
+    return to_whole or eqn.primitive.name in SWITCHES
+
+
 def coarsest(jaxpr: Jaxpr, least: float = 0.0) -> float:
-    """The unit roundoff of the narrowest floating type that a program computes in."""
-    avals = (v.aval for eqn in equations(jaxpr) for v in eqn.outvars)
-    dtypes = {a.dtype for a in avals if jnp.issubdtype(getattr(a, "dtype", bool), jnp.floating)}
+    """The unit roundoff of the narrowest floating type that a program computes in.
+
+    A mask that is converted to floating numbers is no computation.
+    """
+    avals = (v.aval for eqn in equations(jaxpr) if not _from_whole(eqn) for v in eqn.outvars)
+    dtypes = {a.dtype for a in avals if jnp.issubdtype(getattr(a, "dtype", bool), jnp.inexact)}
     return max([least, *(unit_roundoff(dtype) for dtype in dtypes)])
 
 
@@ -192,10 +226,17 @@ def take_draws(draws: Any, start: int, shape: tuple[int, ...]) -> Any:
     return jnp.resize(jnp.roll(draws, -start), shape)
 
 
-def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+class _Value(NamedTuple):
+    """A value of a run, and the exact one where it doesn't depend on the parameters."""
+
+    run: Any
+    exact: Any = None
+
+
+def perturbed(function: Callable[..., Any], *example: Any, variables: int | None = None) -> Callable[..., Any]:
     """`function(*args)` as `run(draws, unit, least, *args)`: each operation's result times 1 +- unit, +- least.
 
-    `draws` are `random_draws(1, seed)[0]`.
+    `draws` are `random_draws(1, seed)[0]`. The first `variables` arguments (by default all) are the parameters.
 
     >>> run = perturbed(lambda x: 3 * x, jnp.float32(1))
     >>> result = run(random_draws(1, 0)[0], jnp.float32(0.25), jnp.float32(0), jnp.float32(1))
@@ -210,7 +251,7 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
 
         def rounded(x: Any) -> Any:
             nonlocal drawn
-            if not jnp.issubdtype(x.dtype, jnp.floating):
+            if not jnp.issubdtype(x.dtype, jnp.inexact):
                 return x
             drawn += 1  # each operation reads the draws from another place
             draw = take_draws(draws, drawn * 7919, x.shape).astype(x.dtype)
@@ -219,11 +260,18 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
             moved = x + draw * (own * x + least.astype(x.dtype))
             return jnp.where(jnp.isfinite(x), moved, x)  # infinities, such as a mask's, are exact
 
-        def evaluate(jaxpr: Any, consts: Any, operands: list[Any]) -> list[Any]:
-            values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+        def evaluate(jaxpr: Any, consts: Any, operands: list[_Value]) -> list[_Value]:
+            constants = [_Value(x, x) for x in consts]
+            values: dict[Any, _Value] = dict(
+                zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *operands], strict=True)
+            )
 
-            def read(v: Any) -> Any:
-                return v.val if isinstance(v, Literal) else values[v]
+            def read(v: Any) -> _Value:
+                return _Value(v.val, v.val) if isinstance(v, Literal) else values[v]
+
+            def bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+                results = eqn.primitive.bind(*inputs, **eqn.params)
+                return list(results) if eqn.primitive.multiple_results else [results]
 
             for eqn in jaxpr.eqns:
                 inputs = [read(v) for v in eqn.invars]
@@ -231,13 +279,22 @@ def perturbed(function: Callable[..., Any], *example: Any) -> Callable[..., Any]
                 if inner is not None:
                     results = evaluate(inner.jaxpr, inner.consts, inputs)
                 else:
-                    results = eqn.primitive.bind(*inputs, **eqn.params)
-                    results = list(results) if eqn.primitive.multiple_results else [results]
+                    switches = _switches(eqn)
+                    given = [x.exact if switches and x.exact is not None else x.run for x in inputs]
+                    found = bind(eqn, given)
+                    exact: list[Any] = [None] * len(found)
+                    if all(x.exact is not None for x in inputs):
+                        same = all(x is y.exact for x, y in zip(given, inputs, strict=True))
+                        exact = found if same else bind(eqn, [x.exact for x in inputs])
                     if eqn.primitive.name not in EXACT:
-                        results = [rounded(x) for x in results]
+                        found = [rounded(x) for x in found]
+                    results = [_Value(*pair) for pair in zip(found, exact, strict=True)]
                 values.update(zip(eqn.outvars, results, strict=True))
             return [read(v) for v in jaxpr.outvars]
 
-        return jax.tree.unflatten(tree, evaluate(program.jaxpr, program.consts, jax.tree.leaves(args)))
+        leaves = jax.tree.leaves(args)
+        varying = len(leaves) if variables is None else len(jax.tree.leaves(args[:variables]))
+        operands = [_Value(x, None if i < varying else x) for i, x in enumerate(leaves)]
+        return jax.tree.unflatten(tree, [x.run for x in evaluate(program.jaxpr, program.consts, operands)])
 
     return run

@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import hypothesis.strategies as st
 import jax
@@ -283,3 +284,104 @@ def test_a_swapped_pair_and_a_loss_of_another_shape_are_said_in_a_line() -> None
     for loss in (jnp.sin, lambda w: (sines(w), "aux")[:1], lambda w: jnp.sum(w > 0)):
         with pytest.raises(GradientError, match="the loss returns .*expected one number of a floating type"):
             check_gradients(loss, jnp.cos, w)
+
+
+def binned(w: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.sum(w[jnp.floor(x * 4).astype(int)] ** 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_place_computed_from_constants_is_no_kink(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
+        w = jnp.asarray(np.random.default_rng(0).normal(size=9), dtype)
+        x = jnp.asarray(np.arange(9) / 4, dtype)
+        for loss, args in ((jnp.median, (w,)), (binned, (w, x))):
+            check_gradients(loss, jax.grad(loss), *args).raise_on_failure()
+            report = check_gradients(loss, lambda *a, loss=loss: 1.001 * jax.grad(loss)(*a), *args)
+            assert not report.passed
+            assert report.leaves[0].kinks == 0
+
+
+@pytest.mark.parametrize("i", range(0, 30, 2))
+def test_two_elements_of_a_large_leaf_that_err_by_opposite_amounts_are_noticed(i: int) -> None:
+    w = jnp.asarray(np.random.default_rng(0).normal(size=100), jnp.float32)
+
+    @jax.custom_vjp
+    def f(w: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(w))
+
+    def backward(w: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+        d = jnp.cos(w) * g
+        return (d.at[i].set(d[i + 1]).at[i + 1].set(d[i]),)
+
+    f.defvjp(lambda w: (jnp.sum(jnp.sin(w)), w), backward)
+    assert not check_gradients(f, jax.grad(f), w).passed
+
+
+@pytest.mark.parametrize("p", [[1e-8, 1e8], [1e-6, 1e3]])
+def test_a_small_element_is_not_judged_by_a_large_ones_size(p: list[float]) -> None:
+    with jax.enable_x64(True):
+        loss, params = lambda p: jnp.sum(jnp.log(p)), jnp.array(p)
+        check_gradients(loss, lambda p: 1 / p, params).raise_on_failure()
+        assert not check_gradients(loss, lambda p: jnp.array([1.001, 1.0]) / p, params).passed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_complex_intermediates_round_too(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
+        c = jnp.asarray(rng.normal(size=64) + 1j * rng.normal(size=64))
+        w = jnp.asarray(rng.normal(size=64), dtype)
+        check_gradients(
+            lambda w, c: jnp.sum(jnp.real(w * jnp.exp(c) * jnp.exp(-2 * c))), lambda w, c: jnp.real(jnp.exp(-c)), w, c
+        ).raise_on_failure()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_gradients_own_last_rounding_is_no_error(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        check_gradients(jnp.sum, lambda w: 49 * (jnp.ones_like(w) / 49), jnp.ones(49)).raise_on_failure()
+
+
+def test_numpys_float64_is_checked_as_float64() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 3)), rng.normal(size=20)
+
+    def gradient(w: Any, x: Any, y: Any) -> np.ndarray:
+        w, x, y = map(np.asarray, (w, x, y))
+        return sum(2 * (x[i] @ w - y[i]) * x[i] / len(x) for i in range(len(x)))
+
+    report = check_gradients(lambda w, x, y: jnp.mean((x @ w - y) ** 2), gradient, rng.normal(size=3), x, y)
+    report.raise_on_failure()
+    assert report.dtype == "float64"
+    check_gradients(lambda w: w * w, lambda w: 2 * float(w), 3.0).raise_on_failure()
+
+
+def test_a_mask_of_a_narrow_type_does_not_blur_the_check() -> None:
+    def loss(w: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.sum((w * mask.astype(jnp.bfloat16).astype(w.dtype)) ** 3)
+
+    with jax.enable_x64(True):
+        w = jnp.asarray(np.random.default_rng(0).normal(size=9))
+        assert not check_gradients(loss, lambda w, m: 1.001 * jax.grad(loss)(w, m), w, w > 0).passed
+
+
+def test_a_period_of_a_power_of_2_does_not_mislead_finite_differences() -> None:
+    with jax.enable_x64(True):
+        loss = lambda w: jnp.sin(2.0**12 * jnp.pi * w)  # noqa: E731
+        check_gradients(loss, jax.grad(loss), 1.0).raise_on_failure()
+
+
+def test_a_gradient_that_counts_by_its_arguments_runs_untraced() -> None:
+    def gradient(w: jax.Array, indices: Any) -> jax.Array:
+        g = [0.0] * 3
+        for i in indices:
+            g[i] += 1.0
+        return jnp.asarray(g, w.dtype)
+
+    check_gradients(lambda w, i: jnp.sum(w[i]), gradient, jnp.ones(3), np.array([0, 0, 2])).raise_on_failure()
+
+
+def test_a_loss_that_jax_cannot_trace_is_refused_in_a_line() -> None:
+    with pytest.raises(GradientError, match="the loss can't be traced by JAX"):
+        check_gradients(lambda w: jnp.sum(w**2) if w[0] > 0 else w[0], jax.grad(jnp.sum), jnp.ones(3))
