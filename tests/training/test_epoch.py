@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import jax
@@ -143,6 +144,54 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
     assert "203x20xui8" in program
     assert "203x20xf32" not in program
     assert "50x20xf32" in program
+
+
+def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any:
+    """The program of an epoch of so many batches of 32, from shapes alone: as lowered, and as compiled."""
+    network = Network(sizes)
+    params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
+    inputs, targets = (
+        jax.ShapeDtypeStruct((32 * steps, sizes[0]), np.uint8),
+        jax.ShapeDtypeStruct((32 * steps,), np.int32),
+    )
+    lowered = train_epoch.lower(
+        TrainState(params, jax.eval_shape(SGD.init, params)),
+        Examples(inputs, targets),
+        jax.ShapeDtypeStruct((steps, 32), np.int32),
+        network=network,
+        optimizer=SGD,
+        gradient=gradient,
+    )
+    return lowered, lowered.compile()
+
+
+def kernels_of_a_step(compiled: Any) -> int:
+    """The operations that the compiled loop over mini-batches starts, one after the other, in each step."""
+    text = compiled.as_text()
+    (body,) = re.findall(r"body=%?([\w.]+)", text)
+    (loop,) = re.findall(rf"^%?{re.escape(body)} .*?^\}}", text, re.MULTILINE | re.DOTALL)
+    started = re.findall(r"= \S+ ([\w-]+)\(", loop)
+    free = {"get-tuple-element", "constant", "parameter", "tuple", "bitcast"}
+    return sum(name not in free for name in started)
+
+
+@pytest.mark.parametrize("sizes", [(784, 10), (784, 100, 10), (784, 16, 16, 10)])
+def test_a_step_is_few_products_and_kernels_and_no_more_with_the_manual_gradient(sizes: tuple[int, ...]) -> None:
+    L, counts, operations = len(sizes) - 1, {}, {}
+    for gradient in ("manual", "auto"):
+        lowered, compiled = compiled_epoch(sizes, gradient)
+        assert (
+            lowered.as_text().count("stablehlo.dot_general") == 3 * L - 1
+        )  # forward, A^T D, and D W^T but for the inputs
+        counts[gradient], operations[gradient] = kernels_of_a_step(compiled), compiled.cost_analysis()["flops"]
+    assert counts["manual"] <= min(counts["auto"], 8 * L + 5)
+    assert operations["manual"] <= 1.01 * operations["auto"]
+
+
+def test_an_epochs_scratch_memory_grows_with_its_indices_alone() -> None:
+    short, long = (compiled_epoch((784, 16, 16, 10), "manual", steps)[1].memory_analysis() for steps in (10, 110))
+    of_an_example = (long.temp_size_in_bytes - short.temp_size_in_bytes) / (100 * 32)
+    assert of_an_example <= 16  # its index, its weight and its part of a batch's cost, not its image
 
 
 @pytest.mark.parametrize("count", [1, 7, 999, 1000, 1001, 2500])
