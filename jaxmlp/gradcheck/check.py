@@ -69,10 +69,12 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
         A `GradientReport`. It never raises for a wrong gradient: `report.raise_on_failure()` does.
 
     Raises:
-        GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number.
+        GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number or that JAX
+            can't trace.
 
-    Two things can't be judged. Finite differences see through a `jax.lax.stop_gradient`, and contradict a gradient that
-    respects it. At a kink any gradient passes that is off by less than twice the jump.
+    Three things can't be judged. Finite differences see through a `jax.lax.stop_gradient`, and contradict a gradient
+    that respects it. At a kink any gradient passes that is off by less than twice the jump. A loop, such as
+    `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its rounding is thought too small.
 
     >>> import jax.numpy as jnp
     >>> def loss(w, x):
