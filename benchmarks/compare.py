@@ -139,6 +139,10 @@ def examples_of(sizes: tuple[int, ...], batch: int, seconds: float, flops: float
     return min(IMAGES, batches * batch)
 
 
+def named(sizes: tuple[int, ...]) -> str:
+    return "-".join(map(str, sizes))
+
+
 def median(found: dict[str, Any]) -> float:
     return statistics.median(found["seconds"])
 
@@ -165,7 +169,7 @@ def markdown(results: dict[str, Any]) -> str:
             for f in (found[name] for name in names)
         )
         reached = operations(tuple(one["sizes"])) * IMAGES / min(median(found[name]) for name in OWN) / flops
-        lines.append(f"| {'-'.join(map(str, one['sizes']))} | {one['batch']} | {' | '.join(shown)} | {reached:.0%} |")
+        lines.append(f"| {named(one['sizes'])} | {one['batch']} | {' | '.join(shown)} | {reached:.0%} |")
     peers = [name for name in names if name not in OWN]
     lines += ["", "| network | batch | best peer | its time over ours (manual) | auto over manual |"]
     lines += ["| --- | --- | --- | --- | --- |"]
@@ -174,7 +178,7 @@ def markdown(results: dict[str, Any]) -> str:
         ours, auto = (median(found[name]) for name in OWN)
         best = min(peers, key=lambda name: median(found[name]))
         lines.append(
-            f"| {'-'.join(map(str, one['sizes']))} | {one['batch']} | {best} | {median(found[best]) / ours:.2f} | "
+            f"| {named(one['sizes'])} | {one['batch']} | {best} | {median(found[best]) / ours:.2f} | "
             f"{auto / ours:.2f} |"
         )
     for title, one in results["cold"].items():
@@ -191,7 +195,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines += ["", f"| network | batch | {' | '.join(names)} |", f"| --- | --- | {' | '.join('---' for _ in names)} |"]
     for one in cells:
         shown = (f"{one['contestants'][name]['peak_bytes'] / 1e6:.0f}" for name in names)
-        lines.append(f"| {'-'.join(map(str, one['sizes']))} | {one['batch']} | {' | '.join(shown)} |")
+        lines.append(f"| {named(one['sizes'])} | {one['batch']} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +218,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         batches = sorted({one["batch"] for one in results["cells"]})
         panel.set_xticks(batches, [str(batch) for batch in batches])
         panel.minorticks_off()
-        panel.set(title="-".join(map(str, sizes)), xlabel="batch size")
+        panel.set(title=named(sizes), xlabel="batch size")
     panels[0].set_ylabel("seconds an epoch of 60,000 images")
     panels[-1].legend(fontsize="small")
     figure.savefig(path, dpi=110)
@@ -233,8 +237,8 @@ def main() -> None:
     names = [name for name, (module, _) in CONTESTANTS.items() if not module or importlib.util.find_spec(module)]
     cores = len(os.sched_getaffinity(0))
     threads = [cores] if given.quick else sorted({1, cores})
-    grid = list(itertools.product(NETWORKS, BATCHES))[1 : 2 if given.quick else None]
-    grid = grid if given.quick else list(itertools.product(NETWORKS, BATCHES))
+    repeats, colds = (1, 1) if given.quick else (given.repeats, 3)
+    grid = [(NETWORKS[0], 32)] if given.quick else list(itertools.product(NETWORKS, BATCHES))
     results: dict[str, Any] = {
         "contestants": names,
         "missing": [name for name in CONTESTANTS if name not in names],
@@ -249,18 +253,20 @@ def main() -> None:
         flops = results["machine"][0]["flops"]
         examples = 20 * batch if given.quick else examples_of(sizes, batch, given.seconds, flops)
         task = Task(sizes, batch, relu=sizes[1] >= 512, rate=0.1, examples=examples, threads=cores)
-        one = cell(names, task, 1 if given.quick else given.repeats, threads)
+        one = cell(names, task, repeats, threads)
         results["cells"].append(one)
         ours = {name: f"{median(found):.3g}" for name, found in one["contestants"].items()}
-        print("-".join(map(str, sizes)), "batch", batch, ours, flush=True)
+        print(named(sizes), "batch", batch, ours, flush=True)
         results["machine"].append(machine())
         (given.out / "compare.json").write_text(json.dumps(results, indent=1) + "\n")
     for title, (task, until, most) in COLD.items():
         if given.quick:
             task, until, most = task._replace(examples=640), 0.0, 1
-        (same,) = [c for c in results["cells"] if (c["sizes"], c["batch"]) == (task.sizes, task.batch)] or [None]
-        best = {name: same["contestants"][name]["threads"] if same else cores for name in names}
-        results["cold"][title] = cold(names, task, until, most, 1 if given.quick else 3, best)
+        best = dict.fromkeys(names, cores)
+        for one in results["cells"]:
+            if (one["sizes"], one["batch"]) == (task.sizes, task.batch):
+                best = {name: found["threads"] for name, found in one["contestants"].items()}
+        results["cold"][title] = cold(names, task, until, most, colds, best)
     (given.out / "compare.json").write_text(json.dumps(results, indent=1) + "\n")
     (given.out / "compare.md").write_text(markdown(results))
     draw(results, given.out / "compare.png")

@@ -123,7 +123,9 @@ def run_train(path: Path, arguments: Sequence[str]) -> int:
 
 
 def run_check(path: Path, arguments: Sequence[str]) -> int:
+    import errno
     import json
+    import os
 
     from jaxmlp.training.check import check_experiment
     from jaxmlp.training.devices import visible
@@ -138,7 +140,7 @@ def run_check(path: Path, arguments: Sequence[str]) -> int:
         with writing(file):  # before the work, not after it
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.is_dir():
-                raise IsADirectoryError(21, "Is a directory", str(file))
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     device, dataset = visible()[0], load_for(experiment)
 
     console = Terminal()

@@ -269,7 +269,7 @@ class Referee:
         squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
         self.scale = np.repeat(self.scales, np.diff(self.ends))
-        magnitudes = np.abs(np.concatenate([np.zeros(0), *(np.ravel(x) for x in self.params)]))
+        magnitudes = np.abs(np.asarray(flatten(self.params)))
         self.reach = np.where(magnitudes > 0, np.minimum(magnitudes, self.scale), self.scale)
         try:
             value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)

@@ -121,9 +121,8 @@ def test_any_convention_at_a_kink_passes_and_is_reported(convention: float) -> N
 def test_a_network_at_its_kinks_passes_and_says_so(activation: str) -> None:
     network = jaxmlp.Network((6, 5, 4, 3), activation)
     params = jaxmlp.init(jax.random.key(0), network)
-    inputs = (
-        jax.random.uniform(jax.random.key(1), (8, 6), jnp.float32).at[2].set(0)
-    )  # with no bias yet, an empty image gives z = 0
+    # with no bias yet, an empty image gives z = 0
+    inputs = jax.random.uniform(jax.random.key(1), (8, 6), jnp.float32).at[2].set(0)
     report = check_gradients(jaxmlp.loss, jaxmlp.backprop, params, jaxmlp.Batch(inputs, jnp.arange(8) % 3), network)
     report.raise_on_failure()
     assert report.leaves[1].status == "kink"

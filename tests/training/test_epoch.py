@@ -150,10 +150,8 @@ def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any
     """The program of an epoch of so many batches of 32, from shapes alone: as lowered, and as compiled."""
     network = Network(sizes)
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
-    inputs, targets = (
-        jax.ShapeDtypeStruct((32 * steps, sizes[0]), np.uint8),
-        jax.ShapeDtypeStruct((32 * steps,), np.int32),
-    )
+    inputs = jax.ShapeDtypeStruct((32 * steps, sizes[0]), np.uint8)
+    targets = jax.ShapeDtypeStruct((32 * steps,), np.int32)
     lowered = train_epoch.lower(
         TrainState(params, jax.eval_shape(SGD.init, params)),
         Examples(inputs, targets),
@@ -180,9 +178,8 @@ def test_a_step_is_few_products_and_kernels_and_no_more_with_the_manual_gradient
     L, counts, operations = len(sizes) - 1, {}, {}
     for gradient in ("manual", "auto"):
         lowered, compiled = compiled_epoch(sizes, gradient)
-        assert (
-            lowered.as_text().count("stablehlo.dot_general") == 3 * L - 1
-        )  # forward, A^T D, and D W^T but for the inputs
+        # forward, A^T D, and D W^T but for the inputs
+        assert lowered.as_text().count("stablehlo.dot_general") == 3 * L - 1
         counts[gradient], operations[gradient] = kernels_of_a_step(compiled), compiled.cost_analysis()["flops"]
     assert counts["manual"] <= min(counts["auto"], 8 * L + 5)
     assert operations["manual"] <= 1.01 * operations["auto"]
