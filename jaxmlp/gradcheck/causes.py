@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp.gradcheck.referee import MIDWAY, Referee, is_float
+from jaxmlp.gradcheck.referee import FLOAT64, MIDWAY, Referee, is_float
+from jaxmlp.gradcheck.rounding import underflow
+
+TINY = underflow(FLOAT64)
 
 
 def _factors(referee: Referee) -> Iterator[tuple[float, str]]:
@@ -50,6 +53,11 @@ def _pattern(referee: Referee, i: int, m: list[Any], tolerance: list[Any], wrong
             if abs(factor - value) <= uncertain * max(abs(value), abs(factor)):
                 return f"the gradient times {name}"
         return f"the gradient times a constant, {factor:.8g}"
+    p = np.asarray(referee.params[i])
+    decay = float(np.sum((true - mine) * p)) / max(float(np.sum(p * p)), TINY)
+    if np.ptp(p) > 0 and np.all(np.abs(true - mine - decay * p) <= 2 * t):
+        verb = "lacks" if decay > 0 else "has too much of"
+        return f"{verb} {abs(decay):.3g} times the leaf itself: an L2 term of the loss"
     places = np.argwhere(wrong)
     if len(places) == 1 and true.size > 1:
         return f"only the element {[int(k) for k in places[0]]} is wrong"
@@ -88,14 +96,15 @@ def likely_causes(
             causes.append("only the matrices are wrong, their biases are right: the activations that enter the layers")
     if "" not in patterns:
         return causes
+    how = "by no constant factor" if len(patterns) == 1 else "in no way that they share"
     if right and failing == list(range(len(failing))) and len(failing) > 1:
         causes.append(
-            f"every leaf from {paths[right[0]]} on is right and all before are wrong, by no constant factor: the fault "
+            f"every leaf from {paths[right[0]]} on is right and all before are wrong, {how}: the fault "
             "lies in what passes from one to the other, such as a missing or wrong activation derivative"
         )
     elif not right:
         causes.append(
-            "every leaf is wrong, by no constant factor: the fault lies in what all share, where the backward pass "
+            f"every leaf is wrong, {how}: the fault lies in what all share, where the backward pass "
             "begins (the derivative of the loss or of the output's activation), passes back what a loop repeats, or "
             "ends (the mean over the examples)"
         )

@@ -22,11 +22,14 @@ Along v (each element of a small leaf; of a large one random numbers of either s
 elements in doubt) float64 values of the loss at steps h give the slopes left and right, and the derivative d lies
 between them where the slope is monotone. What bounds the error, with STEPS 64 apart, is
 
-    D_h = (f(h) - f(-h)) / 2h        |D_h - d| <= |f(h) - 2 f(0) + f(-h)| / 2h + |D_h - D_(64 h)| + (error of f) / h
+    D_h = (f(h) - f(-h)) / 2h        |D_h - d| <= r_h + (error of f) / h
+                                     r_h = |f(h) - 2 f(0) + f(-h)| / 2h + |D_h - D_(64 h)|
 
-The first term is half the distance of the two slopes; the second is 4,095 times the truncation left, which is of order
-h^2; the error of f comes from the same runs as the tolerance. The step with the least sum is taken. A gradient on which
-m and a agree must be confirmed; where they differ, finite differences say who is right.
+The first term of r_h is half the distance of the two slopes; the second is 4,095 times the truncation left, which is of
+order h^2; the error of f comes from the same runs as the tolerance. The step with the least sum is taken, of those over
+which f is still the same smooth or convex function: there the interval D_h +- r_h grows with h, and holds those of all
+smaller steps. Where it does not, as when h spans many waves of a bounded f, that step and all wider ones are left out.
+A gradient on which m and a agree must be confirmed; where they differ, finite differences say who is right.
 
 **What does the given precision do to it?** In float32, bfloat16 or float16 the errors |m_e - truth_e| and
 |a_e - truth_e| are compared, and `rounding_bound = bound_factor(n, N) s_e` says what rounding explains: s_e is the
@@ -46,10 +49,13 @@ import numpy as np
 from jaxmlp.gradcheck.causes import likely_causes
 from jaxmlp.gradcheck.referee import FLOAT64, MIDWAY, STEPS, Gradient, Inputs, Programs, Referee, Result, enable_x64
 from jaxmlp.gradcheck.report import Difference, FiniteDifferences, GradientReport, LeafReport, Rounding
-from jaxmlp.gradcheck.rounding import bound_factor, unit_roundoff
+from jaxmlp.gradcheck.rounding import bound_factor, underflow, unit_roundoff
 
 SMALL = 64
 """Finite differences visit every element of a leaf of up to so many."""
+
+OWN_SIZE = 0.5
+"""Steps from here on, in units of the element, reach beyond 0 and to where it would have another order of size."""
 
 
 def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], params: Any, *args: Any) -> GradientReport:
@@ -72,9 +78,10 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
         GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number or that JAX
             can't trace.
 
-    Three things can't be judged. Finite differences see through a `jax.lax.stop_gradient`, and contradict a gradient
-    that respects it. At a kink any gradient passes that is off by less than twice the jump. A loop, such as
-    `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its rounding is thought too small.
+    Some things can't be judged. Finite differences see through a `jax.lax.stop_gradient`; where they contradict a
+    gradient that respects it as jax.grad does, a note says so. At a kink any gradient passes that is off by less than
+    twice the jump. A loop, such as `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its
+    rounding is thought too small.
 
     >>> import jax.numpy as jnp
     >>> def loss(w, x):
@@ -183,7 +190,8 @@ def _judge(
     near = referee.deviation(MIDWAY, moved=MIDWAY)
     nearer = referee.deviation(MIDWAY / 64, moved=MIDWAY / 64)
     kink = nearer.largest > near.largest / 8  # smooth: about 1/64; at a kink: about 1
-    tolerance, unit_of_f = 2 * near.largest, unit_roundoff(FLOAT64)
+    # XLA flushes what is smaller than the smallest normal number, NumPy does not
+    tolerance, unit_of_f = 2 * near.largest + underflow(FLOAT64), unit_roundoff(FLOAT64)
     if referee.unit > unit_of_f:
         notes.append("the loss itself computes in a narrower type than float64, which blurs all three witnesses")
         tolerance = tolerance + referee.rounding_bound(unit=referee.unit)
@@ -209,10 +217,10 @@ def _judge(
     leaves = []
     for i in range(n):
         here = evidence.leaf(referee.part(i))
-        leaf = _judge_leaf(paths[i], given.arrays[i], faults[i], here, finite[i], automatic is not None)
+        leaf = _judge_leaf(referee, paths[i], given.arrays[i], faults[i], here, finite[i], automatic is not None)
         leaves.append(leaf)
         if leaf.status != "fail":
-            notes += [f"{paths[i]}: {note}" for note in _remarks(name, here, finite[i], automatic is not None)]
+            notes += [f"{paths[i]}: {note}" for note in _remarks(referee, name, here, finite[i], automatic is not None)]
 
     problems = []
     if found.value is not None and not abs(found.value - referee.loss) <= 2 * error_of_f * max(found.unit, unit_of_f):
@@ -241,7 +249,13 @@ def _misfit(own: np.ndarray, wide: np.ndarray, truth: np.ndarray, leaf: Any) -> 
 
 
 def _judge_leaf(
-    path: str, leaf: Any, fault: str, e: _Evidence, finite: FiniteDifferences | None, rounds: bool
+    referee: Referee,
+    path: str,
+    leaf: Any,
+    fault: str,
+    e: _Evidence,
+    finite: FiniteDifferences | None,
+    rounds: bool,
 ) -> LeafReport:
     shape, size, kinks = tuple(leaf.shape), e.a.size, int(e.kink.sum())
     difference = rounding = None
@@ -253,15 +267,12 @@ def _judge_leaf(
         if rounds:
             rounding = _rounding(np.dtype(leaf.dtype).name, e, shape)
         confirmed = finite is None or finite.confirms_manual
-        truth_stands = finite is None or finite.confirms_automatic
+        truth_stands = finite is None or finite.confirms_automatic or _excused(referee)
         if e.wrong.any() and (truth_stands or not confirmed):
             who = "jax.grad" if confirmed else "jax.grad and from finite differences"
             reason = f"differs from {who} by more than rounding in {e.wrong.sum()} of {size} elements"
-        elif not confirmed and finite is not None:
-            reason = (
-                f"finite differences contradict it, and jax.grad which agrees with it, at {finite.at} "
-                "(a stop_gradient in the loss would look the same)"
-            )
+        elif not confirmed and finite is not None and not _excused(referee):
+            reason = f"finite differences contradict it, and jax.grad which agrees with it, at {finite.at}"
         elif rounding is not None and not rounding.explained and truth_stands:
             reason = (
                 f"right in float64, but in {rounding.dtype} its error at {list(rounding.worst_index)} is "
@@ -276,9 +287,27 @@ def _judge_leaf(
     return LeafReport(path, shape, dtype, status, reason, kinks, norms[0], norms[1], difference, finite, rounding)
 
 
-def _remarks(name: str, e: _Evidence, finite: FiniteDifferences | None, rounds: bool) -> Iterator[str]:
-    if e.wrong.any() and finite is not None and not finite.confirms_automatic:
-        yield "finite differences confirm the gradient and contradict jax.grad"
+def _excused(referee: Referee) -> bool:
+    """Whether finite differences, which see through a stop_gradient, may contradict a right gradient."""
+    return referee.stops and not referee.custom_rule
+
+
+def _remarks(
+    referee: Referee, name: str, e: _Evidence, finite: FiniteDifferences | None, rounds: bool
+) -> Iterator[str]:
+    if finite is not None and not finite.confirms_automatic:
+        if e.wrong.any() and not _excused(referee):
+            yield "finite differences confirm the gradient and contradict jax.grad"
+        else:
+            yield (
+                "finite differences contradict it, and jax.grad which agrees with it; the loss holds a stop_gradient, "
+                "through which they see"
+            )
+    if finite is not None and referee.custom_rule and not finite.tells:
+        yield (
+            f"finite differences can't tell it from 0: at {finite.at} they know the derivative within "
+            f"{finite.bound:.1e}; the hand-written rule is unchecked there"
+        )
     if finite is not None and finite.blind:
         yield f"{finite.blind} of {finite.probes} probes found nothing: the loss is not finite one step away"
     if e.kink.size and e.kink.all():
@@ -330,6 +359,7 @@ def _finite_differences(
     rng = np.random.default_rng(1)  # of mere signs, errors that cancel in one of four pairs of elements would hide
     directions[:2] = rng.choice([-1.0, 1.0], (2, m.size)) * rng.uniform(0.5, 1, (2, m.size))
     directions[2] = toward = m - referee.gradient
+    paces = np.stack([referee.reach, referee.spread, referee.spread])
     probes: list[tuple[int, int, int]] = []
     for i in range(referee.n):
         part = referee.part(i)
@@ -344,17 +374,18 @@ def _finite_differences(
     if not probes:
         return [None] * referee.n
 
-    values, products = referee.slopes(probes, directions, [m, referee.gradient, tolerance])
+    values, products = referee.slopes(probes, paces * directions, [m, referee.gradient, tolerance])
     h, f = np.array(STEPS), referee.loss
-    forward, backward = (values[:, : len(h)] - f) / h, (f - values[:, len(h) :]) / h
-    central = (forward + backward) / 2
-    bounds = np.abs(forward - backward) / 2 + error_of_f / h
-    bounds[:, 1:] += np.abs(np.diff(central, axis=1))
-    bounds = np.where(np.isfinite(bounds), bounds, np.inf)[:, 1:]  # the widest step has none to be compared with
-    best = np.argmin(bounds, axis=1) + 1
+    with np.errstate(invalid="ignore", over="ignore"):  # a wide step may leave the domain
+        forward, backward = (values[:, : len(h)] - f) / h, (f - values[:, len(h) :]) / h
+        central, noise = (forward + backward) / 2, error_of_f / h
+        r = np.abs(forward - backward) / 2
+        r[:, 1:] += np.abs(np.diff(central, axis=1))
+        bounds = _smooth(central, r, noise, r + noise)
+    best = np.argmin(bounds, axis=1)
     rows = np.arange(len(probes))
-    d, bound = central[rows, best], bounds[rows, best - 1] + products[:, 2]
-    errors = np.abs(products[:, :2] - d[:, None])
+    d, bound = central[rows, best], bounds[rows, best] + products[:, 2]
+    errors, sizes = np.abs(products[:, :2] - d[:, None]), np.abs(products[:, :2]).max(axis=1)
 
     found: list[FiniteDifferences | None] = [None] * referee.n
     for i in range(referee.n):
@@ -366,6 +397,7 @@ def _finite_differences(
         _, index, way = probes[r]
         step, scale = STEPS[best[r]], referee.scales[i]
         if index >= 0:
+            scale = referee.reach[index]
             at = str(list(_place(index - referee.ends[i], referee.shapes[i])))
         else:
             at = "the direction of the difference" if way == 2 else "a random direction"
@@ -382,5 +414,22 @@ def _finite_differences(
             confirms_manual=bool(confirmed[:, 0].all()),
             confirms_automatic=bool(confirmed[:, 1].all()),
             blind=int(np.isinf(bound[mine]).sum()),
+            tells=bool(np.any(bound[mine] <= sizes[mine] / 2) or not sizes[mine].any()),
         )
     return found
+
+
+def _smooth(central: np.ndarray, r: np.ndarray, noise: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The bounds, infinite from the first step on, in widening order, whose interval doesn't hold the one before.
+
+    Of every probe (a row) at every step (a column, the widest first). Rounding moves D_h by up to `noise` and r_h by
+    up to four times that. The widest step has none to be compared with. A step beyond the element's own size counts
+    only where it sees a slope: from there, that f doesn't move may mean that all happens nearer by.
+    """
+    kept = np.isfinite(bounds)
+    for k in reversed(range(kept.shape[1] - 1)):
+        apart = np.abs(central[:, k] - central[:, k + 1]) + r[:, k + 1] - r[:, k]
+        kept[:, k] &= kept[:, k + 1] & (apart <= 5 * (noise[k] + noise[k + 1]))
+    kept[:, 0] = False
+    kept &= (np.array(STEPS) < OWN_SIZE) | (np.abs(central) > bounds)
+    return np.where(kept, bounds, np.inf)

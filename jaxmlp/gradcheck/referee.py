@@ -5,7 +5,8 @@ they are.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp.errors import GradientError
+from jaxmlp.errors import GradientError, JaxmlpError
 from jaxmlp.gradcheck.rounding import (
     bound_factor,
     coarsest,
@@ -33,18 +34,10 @@ RUNS = 16
 MIDWAY = 2.0**-38.5
 """u*, midway between the unit roundoffs of float32 and float64."""
 
-STEPS = tuple(0.83 * 2.0**-k for k in (6, 12, 18, 24, 30))
-"""The sweep of finite-difference steps, in units of the leaf's root mean square; no powers of 2, as periods may be."""
+STEPS = tuple(0.83 * 2.0**k for k in range(42, -43, -6))
+"""The sweep of finite-difference steps, in units of an element's own size; no powers of 2, as periods may be."""
 
 FLOAT64 = np.dtype(np.float64)
-
-NOT_TRACEABLE = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.NonConcreteBooleanIndexError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What tracing a gradient raises that is written in NumPy, or that branches on values."""
 
 enable_x64: Any = jax.enable_x64
 
@@ -86,8 +79,16 @@ class Call:
         return (
             isinstance(other, Call)
             and (self.tree, self.arrays) == (other.tree, other.arrays)
-            and all(x is y or bool(x == y) for x, y in zip(self.leaves, other.leaves, strict=True))
+            and all(map(_same, self.leaves, other.leaves))
         )
+
+
+def _same(x: Any, y: Any) -> bool:
+    """Whether two arguments are equal; those whose `==` gives no truth are not."""
+    try:
+        return x is y or bool(x == y)
+    except Exception:
+        return False
 
 
 class Inputs(NamedTuple):
@@ -177,13 +178,17 @@ class Gradient:
         try:
             result = self.compiled(inputs.call, inputs.arrays)
             unit = coarsest(jax.make_jaxpr(partial(self.compiled, inputs.call))(inputs.arrays).jaxpr)
-        except NOT_TRACEABLE:
+        except Exception:  # it is written in NumPy, or branches on values; if it is broken, it raises again
             result = inputs.call(self.gradient, [jnp.asarray(x) for x in inputs.arrays])
         wanted: Any = jax.tree.structure(inputs.call(lambda params, *_: params, inputs.arrays))
         value, tree = None, cast(Any, jax.tree.structure(result))
-        if tree != wanted and isinstance(result, tuple) and len(result) == 2 and _is_number(result[0]):
-            value, result = float(result[0]), result[1]
-            tree = cast(Any, jax.tree.structure(result))
+        if tree != wanted and isinstance(result, tuple) and len(result) == 2:
+            first, rest = result
+            if isinstance(first, tuple) and len(first) == 2:  # as of jax.value_and_grad with has_aux=True
+                first = first[0]
+            if _is_number(first):
+                value, result = float(first), rest
+                tree = cast(Any, jax.tree.structure(result))
         if tree != wanted:
             return Result(value, [], 0.0, f"the gradient's tree is {tree}, expected that of the parameters, {wanted}")
         leaves = [np.asarray(x) for x in jax.tree.leaves(result)]
@@ -227,7 +232,7 @@ def _slopes(
     call: Call,
     params: Any,
     rest: Any,
-    scale: Any,
+    reach: Any,
     probes: Any,
     directions: Any,
     vectors: Any,
@@ -240,7 +245,7 @@ def _slopes(
     def probe(p: Any) -> Any:
         first, last, index, direction = p
         within = (first <= elements) & (elements < last) & (index < 0)
-        v = jnp.where(elements == index, scale, jnp.where(within, scale * directions[direction], 0))
+        v = jnp.where(elements == index, reach, jnp.where(within, directions[direction], 0))
 
         def at(h: Any) -> Any:
             return call(loss, [*_parameters(start + h * v, params), *rest]).astype(jnp.float64)
@@ -258,6 +263,21 @@ class Deviation(NamedTuple):
     loss: float
 
 
+@contextmanager
+def _loss_errors() -> Iterator[None]:
+    """Says in a line what hinders JAX from differentiating the loss."""
+    try:
+        yield
+    except JaxmlpError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or "no message").split("\n", 1)[0]
+        raise GradientError(
+            f"the loss can't be differentiated by JAX: {type(error).__name__}: {reason}; expected a function in "
+            "jax.numpy that jax.grad accepts"
+        ) from error
+
+
 class Referee:
     """The loss in float64 at one place: its value, its gradient by jax.grad, and what rounding does to them."""
 
@@ -268,19 +288,22 @@ class Referee:
         self.ends = np.cumsum([0, *(x.size for x in self.params)])
         squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
-        self.scale = np.repeat(self.scales, np.diff(self.ends))
+        scale = np.repeat(self.scales, np.diff(self.ends))
         magnitudes = np.abs(np.asarray(flatten(self.params)))
-        self.reach = np.where(magnitudes > 0, np.minimum(magnitudes, self.scale), self.scale)
-        try:
+        # an element's own size; of a 0, its leaf's
+        self.reach = np.where(magnitudes > 0, np.minimum(magnitudes, scale), scale)
+        # its leaf's, unless the narrowest step in that measure would be of its own size
+        self.spread = np.where(magnitudes > 0, np.minimum(2.0**30 * magnitudes, scale), scale)
+        with _loss_errors():
             value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)
-        except NOT_TRACEABLE as error:
-            reason = str(error).split("\n", 1)[0]
-            raise GradientError(f"the loss can't be traced by JAX, which has to differentiate it: {reason}") from error
         if not (getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating)):
             raise GradientError(f"the loss returns {value}: expected one number of a floating type")
-        program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
+        with _loss_errors():
+            program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
         forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr
-        self.custom_rule = any(eqn.primitive.name.startswith("custom_vjp_call") for eqn in equations(forward))
+        primitives = {eqn.primitive.name for eqn in equations(forward)}
+        self.custom_rule = any(name.startswith("custom_vjp_call") for name in primitives)
+        self.stops = "stop_gradient" in primitives
         self.longest, self.unit = longest_sum(program), coarsest(program, unit_roundoff(FLOAT64))
         self.loss, self.gradient = self.differentiate(inputs.arrays)
 
@@ -318,9 +341,10 @@ class Referee:
     def slopes(self, probes: list[tuple[int, int, int]], directions: np.ndarray, vectors: list[np.ndarray]) -> Any:
         """Values of the loss along probes (leaf, index, direction), and the products of those with vectors.
 
-        A probe is the element of that index in the vector of parameters; if it is -1, the leaf's part of a direction.
+        A probe is the element of that index in the vector of parameters, in units of its `reach`; if the index is -1,
+        the leaf's part of a direction.
         """
         leaves, indices, ways = np.array(probes, np.int64).reshape(-1, 3).T
         columns = (self.ends[leaves], self.ends[leaves + 1], indices, ways)
-        found = self.programs.slopes(self.inputs.call, self.params, self.rest, self.scale, columns, directions, vectors)
+        found = self.programs.slopes(self.inputs.call, self.params, self.rest, self.reach, columns, directions, vectors)
         return tuple(map(np.asarray, found))

@@ -36,6 +36,8 @@ class FiniteDifferences:
     bound: float
     blind: int
     """Probes at which no step gave a finite loss; they contradict nothing."""
+    tells: bool
+    """Whether a probe tells the gradient from half of itself, or there is none but 0 to tell."""
     confirms_manual: bool
     confirms_automatic: bool
 

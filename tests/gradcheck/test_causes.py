@@ -64,3 +64,28 @@ def test_an_error_in_a_small_element_is_not_hidden_by_a_large_one() -> None:
     assert report.causes == ("params: only the element [0] is wrong",)
     assert report.leaves[0].difference is not None
     assert report.leaves[0].difference.relative_index == (0,)
+
+
+def test_a_forgotten_l2_term_is_named() -> None:
+    params, batch = faults.example(jnp.dtype("float32"), ragged=False)
+
+    def loss(params: jaxmlp.Params, batch: jaxmlp.Batch) -> jax.Array:
+        return jaxmlp.loss(params, batch, faults.NETWORK) + 0.05 * sum(jnp.sum(layer.kernel**2) for layer in params)
+
+    report = check_gradients(loss, lambda *args: jaxmlp.backprop(*args, faults.NETWORK), params, batch)
+    kernels = ", ".join(f"[{l}].kernel" for l in range(len(params)))
+    assert f"{kernels}: lacks 0.1 times the leaf itself: an L2 term of the loss" in report.causes
+
+
+def test_no_constant_factor_is_denied_beside_one() -> None:
+    params, batch = faults.example(jnp.dtype("float32"), ragged=False)
+
+    def gradient(*args: object) -> jaxmlp.Params:
+        first, *others, last = jaxmlp.backprop(*args, faults.NETWORK)
+        others = [layer._replace(kernel=jnp.sin(layer.kernel), bias=jnp.sin(layer.bias)) for layer in others]
+        kernel, bias = jnp.cos(first.kernel), jnp.cos(first.bias)
+        return (jaxmlp.Layer(kernel, bias), *others, last._replace(kernel=3 * last.kernel, bias=2 * last.bias))
+
+    report = check_gradients(lambda *args: jaxmlp.loss(*args, faults.NETWORK), gradient, params, batch)
+    assert any("the gradient times 2" in cause for cause in report.causes)
+    assert not any("by no constant factor" in cause for cause in report.causes)

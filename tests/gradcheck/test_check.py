@@ -263,11 +263,96 @@ def test_another_formula_for_the_same_passes_in_a_large_leaf() -> None:
 
 
 def test_a_probe_that_leaves_the_domain_contradicts_nothing() -> None:
-    w = jnp.array([1e-10, 1.0])
-    report = check_gradients(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, w)
+    w = jnp.array([0.0, 1.0])
+    report = check_gradients(lambda w: jnp.sum(w**1.5), lambda w: 1.5 * w**0.5, w)
     report.raise_on_failure()
     assert "1 of 2 probes found nothing" in report.notes[0]
-    assert not check_gradients(lambda w: jnp.sum(jnp.log(w)), lambda w: 1.001 / w, w).passed
+    assert not check_gradients(lambda w: jnp.sum(w**1.5), lambda w: 1.501 * w**0.5, w).passed
+
+
+@pytest.mark.parametrize(
+    ("loss", "w"),
+    [
+        (lambda w: jnp.sum(1 / w), [1e8, 1.0, 1e-8]),
+        (lambda w: jnp.sum(jnp.log(w)), [1e-10, 1.0]),
+        (lambda w: jnp.sum(jnp.sin(w)), 1e8 + np.linspace(0, 7, 40)),
+        (lambda w: jnp.sum(jnp.sin(w)), 1e8 + np.linspace(0, 7, 400)),
+        (lambda w: jnp.sum(1 / w), np.exp(np.linspace(-18, 18, 100))),
+        (lambda w: jnp.sin(w / 1e-8), 0.0),
+        (lambda w: jnp.sum(w**3), np.zeros(3)),
+    ],
+    ids=["own sizes", "near a pole", "many waves", "many waves, large", "own sizes, large", "fast", "flat"],
+)
+def test_a_step_over_which_the_slope_itself_turns_is_not_taken(loss: Callable[..., Any], w: Any) -> None:
+    with jax.enable_x64(True):
+        w = jnp.asarray(w)
+        check_gradients(loss, jax.grad(loss), w).raise_on_failure()
+        assert not check_gradients(loss, lambda w: jax.grad(loss)(w) * 1.001 + 1e-6, w).passed
+
+
+@jax.custom_vjp
+def doubled(w: jax.Array) -> jax.Array:
+    return jnp.sum(w) + 1
+
+
+doubled.defvjp(lambda w: (doubled(w), w), lambda w, t: (2 * t * jnp.ones_like(w),))
+
+
+def test_a_wrong_rule_for_tiny_parameters_is_caught_by_wider_steps() -> None:
+    with jax.enable_x64(True):
+        assert not check_gradients(doubled, jax.grad(doubled), jnp.array([1e-12, 2e-12])).passed
+
+
+def test_finite_differences_that_can_tell_nothing_of_a_rule_say_so() -> None:
+    with jax.enable_x64(True):
+        report = check_gradients(doubled, jax.grad(doubled), jnp.array([1e-40, 2e-40]))
+    assert any("can't tell it from 0" in note for note in report.notes)
+
+
+def test_a_gradient_that_respects_a_stop_gradient_passes_with_a_note() -> None:
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.sum(jax.lax.stop_gradient(w) * w)
+
+    report = check_gradients(loss, lambda w: w, jnp.array([1.0, 2.0]))
+    assert report.passed
+    assert any("stop_gradient" in note for note in report.notes)
+    assert not check_gradients(loss, lambda w: 2 * w, jnp.array([1.0, 2.0])).passed
+
+
+def test_a_value_with_auxiliary_data_is_accepted() -> None:
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.sum(w**2)
+
+    gradient = jax.value_and_grad(lambda w: (loss(w), {"norm": loss(w)}), has_aux=True)
+    check_gradients(loss, gradient, jnp.ones(3)).raise_on_failure()
+    assert not check_gradients(loss, lambda w: ((loss(w) + 1, "no array"), 2 * w), jnp.ones(3)).passed
+
+
+def test_a_gradient_that_assigns_elements_in_numpy_is_accepted() -> None:
+    def gradient(w: jax.Array) -> np.ndarray:
+        out = np.zeros(3, w.dtype)
+        for k in range(3):
+            out[k] = 2 * w[k]
+        return out
+
+    check_gradients(lambda w: jnp.sum(w**2), gradient, jnp.ones(3)).raise_on_failure()
+
+
+def test_an_argument_whose_equality_is_no_truth_is_passed_on() -> None:
+    class Odd:
+        __hash__ = None
+
+        def __eq__(self, other: object) -> np.ndarray:  # type: ignore[override]
+            return np.array([True, False])
+
+    check = GradientCheck(lambda w, odd: jnp.sum(w**2), lambda w, odd: 2 * w)
+    assert check(jnp.ones(2), Odd()).passed
+    assert check(jnp.ones(2), Odd()).passed
+
+
+def test_numbers_that_xla_flushes_to_0_are_no_error() -> None:
+    with jax.enable_x64(True):
+        check_gradients(lambda w: 1e-310 * jnp.sum(w), lambda w: np.full(2, 1e-310), jnp.ones(2)).raise_on_failure()
 
 
 def test_a_gradient_that_indexes_by_a_mask_is_accepted() -> None:
@@ -381,6 +466,17 @@ def test_a_gradient_that_counts_by_its_arguments_runs_untraced() -> None:
     check_gradients(lambda w, i: jnp.sum(w[i]), gradient, jnp.ones(3), np.array([0, 0, 2])).raise_on_failure()
 
 
-def test_a_loss_that_jax_cannot_trace_is_refused_in_a_line() -> None:
-    with pytest.raises(GradientError, match="the loss can't be traced by JAX"):
-        check_gradients(lambda w: jnp.sum(w**2) if w[0] > 0 else w[0], jax.grad(jnp.sum), jnp.ones(3))
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: jnp.sum(w**2) if w[0] > 0 else w[0],
+        lambda w: jax.lax.while_loop(lambda x: jnp.sum(x) < 100, lambda x: 2 * x, w).sum(),
+        lambda w: jax.pure_callback(np.sum, jax.ShapeDtypeStruct((), w.dtype), w),
+        lambda w: "a loss",
+        lambda w: w @ jnp.ones(4),
+    ],
+    ids=["branch", "while_loop", "callback", "text", "shapes"],
+)
+def test_a_loss_that_jax_cannot_differentiate_is_refused_in_a_line(loss: Callable[..., Any]) -> None:
+    with pytest.raises(GradientError, match="^the loss can't be differentiated by JAX: .*$"):
+        check_gradients(loss, jax.grad(jnp.sum), jnp.ones(3))
