@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxmlp import perexample
     from jaxmlp.backprop import Trace, backprop, backpropagate, mean_gradient, value_and_backprop
     from jaxmlp.data.dataset import Dataset, Examples
     from jaxmlp.data.sources import load_data
@@ -53,6 +54,7 @@ _HOME = {
     "jaxmlp.training.fit": ("fit",),
     "jaxmlp.training.run": ("Run", "load"),
 }
+_MODULES = ("perexample",)
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -90,11 +92,14 @@ __all__ = [
     "load_data",
     "loss",
     "mean_gradient",
+    "perexample",
     "value_and_backprop",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxmlp.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'jaxmlp' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)

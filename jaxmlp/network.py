@@ -180,17 +180,24 @@ def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None
 
 
 def shares(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, " B"]:
-    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights.
+    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights."""
+    if weights is None:
+        return jnp.full_like(values, 1 / values.size)
+    weights = counts(values, weights)
+    return weights / jnp.sum(weights)
+
+
+def counts(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, " B"]:
+    """How many times each example counts: w_i, of the type of `values`; 1 without weights.
 
     Raises:
         NetworkError: where there is not one weight an example.
     """
     if weights is None:
-        return jnp.full_like(values, 1 / values.size)
+        return jnp.ones_like(values)
     if weights.shape != values.shape:
         raise NetworkError(f"weights have shape {weights.shape}: expected {values.shape}, one an example")
-    weights = weights.astype(values.dtype)
-    return weights / jnp.sum(weights)
+    return weights.astype(values.dtype)
 
 
 def loss(params: Params, batch: Batch, network: Network) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ def python(code: str) -> str:
 
 
 def test_every_public_name_is_there_and_documented() -> None:
-    assert sorted(jaxmlp.__all__) == sorted(jaxmlp._MODULE_OF)
+    assert sorted(jaxmlp.__all__) == sorted([*jaxmlp._MODULE_OF, *jaxmlp._MODULES])
     for name in jaxmlp.__all__:
         assert getattr(jaxmlp, name).__doc__ or name == "Params"
 
