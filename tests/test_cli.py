@@ -24,7 +24,13 @@ from jaxmlp import Data, Experiment, Network, Train
 def experiment() -> Experiment:
     return Experiment(Network((6, 5, 4)), Data("idx:data", validation=2), train=Train(epochs=3, batch_size=2))
 '''
-COMMAND = [sys.executable, "-c", "from jaxmlp.cli import main; raise SystemExit(main())"]
+CODE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
+from jaxmlp.cli import main
+raise SystemExit(main())
+"""
+COMMAND = [sys.executable, "-c", CODE]
 
 
 @pytest.fixture
@@ -118,6 +124,7 @@ ERRORS = [
     (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
     (["check", "small.py", "--jsn", "x"], "did you mean --json?"),
     (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: "),
+    (["compare", "small.py", "--workdir", "small.py/x"], "small.py/x: can't be written: Not a directory"),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
 ]
@@ -206,7 +213,23 @@ def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
         place, "train", "small.py", "--train.epochs", "100000", until="images/s", kill=signal.SIGINT
     )
     assert status == 130
-    assert "interrupted after " in shown.rstrip().splitlines()[-1]
-    assert re.search(r"interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there", shown)
-    assert "Traceback" not in shown
+    last = shown.rstrip().splitlines()[-1]
+    assert re.search(r"jaxmlp: interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there$", last)
+    assert "\x1b[?25h" in shown  # the cursor is back
     assert np.isfinite(jaxmlp.load(place / "runs" / "small").history[-1].train_loss)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("command", ["train", "check", "compare"])
+def test_ctrl_c_while_jax_compiles_is_one_line_and_130(command: str, delay: float, place: Path) -> None:
+    many = [] if command == "check" else ["--train.epochs", "100000"]
+    with subprocess.Popen(
+        [*COMMAND, command, "small.py", *many], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().startswith("6-5-4")  # the heading comes before the work
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.fullmatch(r"jaxmlp: interrupted.*\n", errors)
+    assert (place / "runs").exists() == (command == "train")
