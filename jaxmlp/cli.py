@@ -177,6 +177,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     comparison = compare(experiment, dataset, report=interrupts.unbroken(show))
     data = {"experiment": experiment.as_dict(), "epochs": [asdict(pair) for pair in comparison.epochs]}
     data |= {"leaves": comparison.leaves, "drift": comparison.drift.tolist()}
+    data |= {"step_seconds": comparison.step_seconds.tolist()}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "comparison.json", (json.dumps(data, allow_nan=False) + "\n").encode())

@@ -79,7 +79,7 @@ def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path
 def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> None:
     end = jaxmlp_command(place, "compare", "small.py", "--workdir", "both", "--train.epochs", "2")
     assert (end.returncode, end.stderr) == (0, "")
-    assert "drift of kernel_2" in end.stdout
+    assert "drift of [1].kernel" in end.stdout
     data = json.loads((place / "both" / "comparison.json").read_text())
     assert np.array(data["drift"]).shape == (2 * 3, 4)
     assert (place / "both" / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -232,4 +232,4 @@ def test_ctrl_c_while_jax_compiles_is_one_line_and_130(command: str, delay: floa
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.fullmatch(r"jaxmlp: interrupted.*\n", errors)
-    assert (place / "runs").exists() == (command == "train")
+    assert command == "train" or not (place / "runs").exists()
