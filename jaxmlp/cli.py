@@ -11,6 +11,7 @@ from jaxmlp.errors import ExperimentError, JaxmlpError
 from jaxmlp.interrupts import Interrupts
 
 if TYPE_CHECKING:
+    from jaxmlp.training.check import Checked
     from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
 
@@ -115,7 +116,8 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     import json
     import os
 
-    from jaxmlp.training.check import check_experiment
+    from jaxmlp.gradcheck.report import LEGEND
+    from jaxmlp.training.check import CHECKED, check_experiment
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
     from jaxmlp.training.run import probe, write_whole, writing
@@ -133,15 +135,32 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
 
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
-    checks = check_experiment(
-        experiment, dataset, report=lambda checked: show_report(console, checked.report, checked.when)
-    )
+    if experiment.train.batch_size > CHECKED:
+        console.print(f"of a batch, {CHECKED:,} examples are checked", highlight=False)
+    status = console.status("")
+
+    def parting() -> str:
+        status.stop()
+        return ""
+
+    def show(checked: "Checked") -> None:
+        show_report(console, checked.report, checked.when)
+
+    interrupts.parting = parting
+    with status:  # for minutes, where the network is large, on terminals alone
+        checks = check_experiment(
+            experiment,
+            dataset,
+            starting=lambda what: status.update(f"{what} ..."),
+            report=interrupts.unbroken(show),
+        )
     if file is not None:
         reports = [{"when": checked.when, **checked.report.as_dict()} for checked in checks]
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             content = {"experiment": experiment.as_dict(), "checks": reports}
             write_whole(file, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    console.print(LEGEND, soft_wrap=True, highlight=False, style="dim")
     failed = sum(not checked.report.passed for checked in checks)
     console.print(f"{len(checks) - failed} of {len(checks)} checks passed", style="bold red" if failed else "green")
     return 1 if failed else 0
@@ -225,6 +244,7 @@ def override(command: str, path: Path, arguments: Sequence[str], **option: str) 
     from jaxmlp.training.files import read_experiment
 
     experiment, about = read_experiment(path)
+    about = about.replace("jaxmlp train ", f"jaxmlp {command} ")
     ((name, meaning),) = option.items()
     own = (name, Annotated[Path | None, tyro.conf.arg(help=meaning)], None)
     fields = Annotated[Experiment, tyro.conf.arg(name="")]

@@ -76,6 +76,13 @@ def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path
     assert "Training examples held out, by seed, to validate on; 0 for none. (default: 2)" in text
 
 
+def test_help_shows_the_command_that_was_asked_about(place: Path) -> None:
+    about = "Small.\n\n    jaxmlp train small.py\n"
+    (place / "small.py").write_text(EXPERIMENT.replace("A small network on a small data set.", about))
+    end = jaxmlp_command(place, "check", "small.py", "--help")
+    assert ("jaxmlp check small.py\n" in end.stdout, "jaxmlp train" in end.stdout) == (True, False)
+
+
 def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> None:
     end = jaxmlp_command(place, "compare", "small.py", "--workdir", "both", "--train.epochs", "2")
     assert (end.returncode, end.stderr) == (0, "")
@@ -89,6 +96,7 @@ def test_checking_passes_and_keeps_the_reports(place: Path) -> None:
     end = jaxmlp_command(place, "check", "small.py", "--json", "report.json")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.endswith("4 of 4 checks passed\n")
+    assert end.stdout.count("finite diff.: from finite differences") == 1  # the columns are explained, once
     checks = json.loads((place / "report.json").read_text())["checks"]
     assert [check["passed"] for check in checks] == [True] * 4
 
@@ -206,6 +214,20 @@ def test_a_terminal_shows_a_live_line(place: Path) -> None:
     assert status == 0
     assert "\x1b[?25l" in shown  # the cursor is hidden while the line lives
     assert re.search(r"epoch 3/3 .*images/s .*0 s left", shown)
+
+
+def test_a_terminal_says_what_is_being_checked_until_it_is(place: Path) -> None:
+    status, shown = on_a_terminal(place, "check", "small.py")
+    assert status == 0
+    for what in (
+        "checking at initialisation, float64 ...",
+        "training an epoch ...",
+        "checking after an epoch, float32",
+    ):
+        assert what in shown
+    status, shown = on_a_terminal(place, "check", "small.py", until="checking at", kill=signal.SIGINT)
+    assert status == 130
+    assert re.search(r"\x1b\[\?25h.*jaxmlp: interrupted\r\n$", shown, re.DOTALL)  # the cursor is back
 
 
 def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
