@@ -4,13 +4,13 @@ Forward, layer by layer, with everything kept:
 
     a^0 = x          z^l = a^(l-1) W^l + b^l          a^l = f_l(z^l)          C_i = loss(a^L_i, y_i)
 
-Backward, from the outputs' wishes to those of every layer before. Row i of D^l is dC_i/dz^l_i:
+Backward, from the outputs' deltas to those of every layer before. Row i of D^l is dC_i/dz^l_i:
 
     D^L = f_L'(z^L)^T dC/da^L
     D^l = f_l'(z^l)^T (D^(l+1) W^(l+1)^T)
 
-A weight's wish is in proportion to the activation it carries, a bias's is the delta itself, and the gradient of the
-cost is their mean over the examples:
+A weight's derivative is in proportion to the activation it carries, a bias's is the delta itself, and the gradient of
+the cost is their mean over the examples:
 
     dC/dW^l = sum_i w_i A^(l-1)_i (x) D^l_i / sum_i w_i          dC/db^l = sum_i w_i D^l_i / sum_i w_i
 """

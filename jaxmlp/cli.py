@@ -2,25 +2,18 @@
 
 import argparse
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, NoReturn
 
 from jaxmlp.errors import ExperimentError, JaxmlpError
+from jaxmlp.interrupts import Interrupts
 
 if TYPE_CHECKING:
+    from jaxmlp.training.check import Checked
     from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
-    from jaxmlp.training.run import EpochRecord
-
-
-INTERRUPTED = 130
-"""The exit status after Ctrl-C: 128 + SIGINT."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +26,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
+    from importlib.metadata import version
+
     top = Parser(prog="jaxmlp", description="Train multilayer perceptrons with a backward pass derived by hand.")
     top.add_argument("--version", action="version", version=f"jaxmlp {version('jaxmlp')}")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -59,34 +54,33 @@ def parser() -> Parser:
             "rest", nargs=argparse.REMAINDER, metavar="...", help="options and fields to override"
         )
         rest.required = False  # argparse would name it among the missing
-        command.set_defaults(run=lambda given, run=run: run(given.experiment, given.rest))
+        command.set_defaults(run=lambda given, interrupts, run=run: run(given.experiment, given.rest, interrupts))
 
     devices = commands.add_parser("devices", help="list the devices that JAX sees")
-    devices.set_defaults(run=lambda given: run_devices())
+    devices.set_defaults(run=lambda given, interrupts: run_devices())
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status.
 
-    That is 0; 1 for a failed check or a diverged run; 2 for what a person can put right; 130 after Ctrl-C.
+    That is 0; 1 for a failed check or a diverged run; 2 for what a person can put right. Ctrl-C ends the process, with
+    130.
     """
+    interrupts = Interrupts()  # before anything else, and for good
     given = parser().parse_args(arguments)
     try:
-        status: int = given.run(given)
+        status: int = given.run(given, interrupts)
     except JaxmlpError as error:
         print(f"jaxmlp: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("jaxmlp: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except OSError as error:  # such as a full disk behind the standard output
         print(f"jaxmlp: {error}", file=sys.stderr)
         return 2
     return status
 
 
-def run_train(path: Path, arguments: Sequence[str]) -> int:
+def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder
@@ -103,34 +97,30 @@ def run_train(path: Path, arguments: Sequence[str]) -> int:
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     progress = Progress(experiment.train.epochs, console)
-    try:
-        with interrupts() as interrupted, progress:
 
-            def report(record: "EpochRecord") -> None:
-                progress(record)
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
-
-            run = fit(experiment, dataset, workdir=folder, report=report)
-    except KeyboardInterrupt:
+    def parting() -> str:
+        progress.stop()
         kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
-        how_far = f"interrupted after {progress.epoch} of {experiment.train.epochs} epochs{kept}"
-        console.print(how_far, soft_wrap=True, highlight=False)
-        return INTERRUPTED
+        return f" after {progress.epoch} of {experiment.train.epochs} epochs{kept}"
+
+    interrupts.parting = parting
+    with progress:
+        run = fit(experiment, dataset, workdir=folder, report=interrupts.unbroken(progress))
     assert run.result is not None
     console.print(result_table(run.result, experiment.train.gradient, folder))
     return 0
 
 
-def run_check(path: Path, arguments: Sequence[str]) -> int:
+def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
     import errno
     import json
     import os
 
-    from jaxmlp.training.check import check_experiment
+    from jaxmlp.gradcheck.report import LEGEND
+    from jaxmlp.training.check import CHECKED, check_experiment
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
-    from jaxmlp.training.run import write_whole, writing
+    from jaxmlp.training.run import probe, write_whole, writing
     from jaxmlp.views.gradients import show_report
     from jaxmlp.views.tables import heading
     from jaxmlp.views.terminal import Terminal
@@ -138,34 +128,52 @@ def run_check(path: Path, arguments: Sequence[str]) -> int:
     experiment, file = override("check", path, arguments, json="A file for the reports; by default none is written.")
     if file is not None:
         with writing(file):  # before the work, not after it
-            file.parent.mkdir(parents=True, exist_ok=True)
+            probe(file.parent)
             if file.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     device, dataset = visible()[0], load_for(experiment)
 
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
-    checks = check_experiment(
-        experiment, dataset, report=lambda checked: show_report(console, checked.report, checked.when)
-    )
+    if experiment.train.batch_size > CHECKED:
+        console.print(f"of a batch, {CHECKED:,} examples are checked", highlight=False)
+    status = console.status("")
+
+    def parting() -> str:
+        status.stop()
+        return ""
+
+    def show(checked: "Checked") -> None:
+        show_report(console, checked.report, checked.when)
+
+    interrupts.parting = parting
+    with status:  # for minutes, where the network is large, on terminals alone
+        checks = check_experiment(
+            experiment,
+            dataset,
+            starting=lambda what: status.update(f"{what} ..."),
+            report=interrupts.unbroken(show),
+        )
     if file is not None:
         reports = [{"when": checked.when, **checked.report.as_dict()} for checked in checks]
         with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
             content = {"experiment": experiment.as_dict(), "checks": reports}
             write_whole(file, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    console.print(LEGEND, soft_wrap=True, highlight=False, style="dim")
     failed = sum(not checked.report.passed for checked in checks)
     console.print(f"{len(checks) - failed} of {len(checks)} checks passed", style="bold red" if failed else "green")
     return 1 if failed else 0
 
 
-def run_compare(path: Path, arguments: Sequence[str]) -> int:
+def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
     import json
     from dataclasses import asdict
 
     from jaxmlp.training.compare import compare
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
-    from jaxmlp.training.run import RunFolder, write_whole, writing
+    from jaxmlp.training.run import RunFolder, probe, write_whole, writing
     from jaxmlp.views.comparison import comparison_table, describe_pair
     from jaxmlp.views.plots import comparison_figure
     from jaxmlp.views.tables import heading
@@ -176,23 +184,21 @@ def run_compare(path: Path, arguments: Sequence[str]) -> int:
     folder = workdir or unused(Path("runs") / f"{path.stem}-compare")
     RunFolder.refuse_used(folder)
     device, dataset = visible()[0], load_for(experiment)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):  # before the work, not after it
+        probe(folder)
 
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
 
-    with interrupts() as interrupted:
+    def show(pair: "Pair") -> None:
+        console.print(describe_pair(pair, experiment.train.epochs), soft_wrap=True, highlight=False)
 
-        def report(pair: "Pair") -> None:
-            console.print(describe_pair(pair, experiment.train.epochs), soft_wrap=True, highlight=False)
-            if interrupted.is_set():
-                raise KeyboardInterrupt
-
-        comparison = compare(experiment, dataset, report=report)
+    comparison = compare(experiment, dataset, report=interrupts.unbroken(show))
     data = {"experiment": experiment.as_dict(), "epochs": [asdict(pair) for pair in comparison.epochs]}
     data |= {"leaves": comparison.leaves, "drift": comparison.drift.tolist()}
+    data |= {"step_seconds": comparison.step_seconds.tolist()}
     with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "comparison.json", (json.dumps(data, allow_nan=False) + "\n").encode())
         comparison_figure(comparison, str(experiment.network)).savefig(folder / "comparison.png", dpi=110)
     console.print(comparison_table(comparison))
@@ -207,25 +213,6 @@ def run_devices() -> int:
 
     Terminal().print(device_table(visible()))
     return 0
-
-
-@contextmanager
-def interrupts() -> Iterator[Event]:
-    """An event that is set by Ctrl-C, besides the KeyboardInterrupt.
-
-    Where that is raised inside a destructor's or another library's callback, it is lost.
-    """
-    interrupted = Event()
-
-    def interrupt(signum: int, frame: object) -> NoReturn:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def unused(folder: Path) -> Path:
@@ -257,6 +244,7 @@ def override(command: str, path: Path, arguments: Sequence[str], **option: str) 
     from jaxmlp.training.files import read_experiment
 
     experiment, about = read_experiment(path)
+    about = about.replace("jaxmlp train ", f"jaxmlp {command} ")
     ((name, meaning),) = option.items()
     own = (name, Annotated[Path | None, tyro.conf.arg(help=meaning)], None)
     fields = Annotated[Experiment, tyro.conf.arg(name="")]

@@ -24,7 +24,13 @@ from jaxmlp import Data, Experiment, Network, Train
 def experiment() -> Experiment:
     return Experiment(Network((6, 5, 4)), Data("idx:data", validation=2), train=Train(epochs=3, batch_size=2))
 '''
-COMMAND = [sys.executable, "-c", "from jaxmlp.cli import main; raise SystemExit(main())"]
+CODE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
+from jaxmlp.cli import main
+raise SystemExit(main())
+"""
+COMMAND = [sys.executable, "-c", CODE]
 
 
 @pytest.fixture
@@ -70,10 +76,17 @@ def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path
     assert "Training examples held out, by seed, to validate on; 0 for none. (default: 2)" in text
 
 
+def test_help_shows_the_command_that_was_asked_about(place: Path) -> None:
+    about = "Small.\n\n    jaxmlp train small.py\n"
+    (place / "small.py").write_text(EXPERIMENT.replace("A small network on a small data set.", about))
+    end = jaxmlp_command(place, "check", "small.py", "--help")
+    assert ("jaxmlp check small.py\n" in end.stdout, "jaxmlp train" in end.stdout) == (True, False)
+
+
 def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> None:
     end = jaxmlp_command(place, "compare", "small.py", "--workdir", "both", "--train.epochs", "2")
     assert (end.returncode, end.stderr) == (0, "")
-    assert "drift of kernel_2" in end.stdout
+    assert "drift of [1].kernel" in end.stdout
     data = json.loads((place / "both" / "comparison.json").read_text())
     assert np.array(data["drift"]).shape == (2 * 3, 4)
     assert (place / "both" / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -83,6 +96,7 @@ def test_checking_passes_and_keeps_the_reports(place: Path) -> None:
     end = jaxmlp_command(place, "check", "small.py", "--json", "report.json")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.endswith("4 of 4 checks passed\n")
+    assert end.stdout.count("finite diff.: from finite differences") == 1  # the columns are explained, once
     checks = json.loads((place / "report.json").read_text())["checks"]
     assert [check["passed"] for check in checks] == [True] * 4
 
@@ -118,6 +132,7 @@ ERRORS = [
     (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
     (["check", "small.py", "--jsn", "x"], "did you mean --json?"),
     (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: "),
+    (["compare", "small.py", "--workdir", "small.py/x"], "small.py/x: can't be written: Not a directory"),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
 ]
@@ -201,12 +216,42 @@ def test_a_terminal_shows_a_live_line(place: Path) -> None:
     assert re.search(r"epoch 3/3 .*images/s .*0 s left", shown)
 
 
+def test_a_terminal_says_what_is_being_checked_until_it_is(place: Path) -> None:
+    status, shown = on_a_terminal(place, "check", "small.py")
+    assert status == 0
+    for what in (
+        "checking at initialisation, float64 ...",
+        "training an epoch ...",
+        "checking after an epoch, float32",
+    ):
+        assert what in shown
+    status, shown = on_a_terminal(place, "check", "small.py", until="checking at", kill=signal.SIGINT)
+    assert status == 130
+    assert re.search(r"\x1b\[\?25h.*jaxmlp: interrupted\r\n$", shown, re.DOTALL)  # the cursor is back
+
+
 def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
     status, shown = on_a_terminal(
         place, "train", "small.py", "--train.epochs", "100000", until="images/s", kill=signal.SIGINT
     )
     assert status == 130
-    assert "interrupted after " in shown.rstrip().splitlines()[-1]
-    assert re.search(r"interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there", shown)
-    assert "Traceback" not in shown
+    last = shown.rstrip().splitlines()[-1]
+    assert re.search(r"jaxmlp: interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there$", last)
+    assert "\x1b[?25h" in shown  # the cursor is back
     assert np.isfinite(jaxmlp.load(place / "runs" / "small").history[-1].train_loss)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("command", ["train", "check", "compare"])
+def test_ctrl_c_while_jax_compiles_is_one_line_and_130(command: str, delay: float, place: Path) -> None:
+    many = [] if command == "check" else ["--train.epochs", "100000"]
+    with subprocess.Popen(
+        [*COMMAND, command, "small.py", *many], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().startswith("6-5-4")  # the heading comes before the work
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.fullmatch(r"jaxmlp: interrupted.*\n", errors)
+    assert command == "train" or not (place / "runs").exists()

@@ -78,7 +78,10 @@ class LeafReport:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found: `print` it, take it `as_dict`, or let it `raise_on_failure`."""
+    """What `check_gradients` found: `print` it, take it `as_dict`, or let it `raise_on_failure`.
+
+    `LEGEND` says what the columns of the printed table are.
+    """
 
     dtype: str
     loss: float
@@ -131,6 +134,10 @@ HEADINGS = (
     "",
 )
 
+LEGEND = """\
+largest error, relative: from jax.grad in float64. finite diff.: from finite differences, and what those can tell.
+rounding: the norms of both errors against float64; < the gradient's own is less, > jax.grad's is, = alike."""
+
 NEARER = {"gradient": "<", "jax.grad": ">", "equal": "="}
 """How the gradient's error compares with jax.grad's: the smaller one is nearer to the truth."""
 
@@ -140,6 +147,8 @@ def row(leaf: LeafReport) -> tuple[str, ...]:
     d, f, r = leaf.difference, leaf.finite, leaf.rounding
     at = "" if d is None else f"{d.absolute:.1e} at {list(d.absolute_index)}"
     own, automatic = f"{leaf.norm_manual:.3g}", f"{leaf.norm_automatic:.3g}"
+    errors = ("", "") if r is None else (f"{r.manual:.1e}", f"{r.automatic:.1e}")
+    sign = "=" if r is None or errors[0] == errors[1] else NEARER[r.nearer]
     return (
         leaf.path,
         "x".join(map(str, leaf.shape)) or "scalar",
@@ -148,7 +157,7 @@ def row(leaf: LeafReport) -> tuple[str, ...]:
         at,
         "" if d is None else f"{d.relative:.1e}",
         "" if f is None else f"{f.error_manual:.1e} of {f.bound:.1e}",
-        "" if r is None else f"{r.manual:.1e} {NEARER[r.nearer]} {r.automatic:.1e}",
+        "" if r is None else f"{errors[0]} {sign} {errors[1]}",
         leaf.status,
     )
 

@@ -30,13 +30,28 @@ class Checked:
     report: GradientReport
 
 
+CHECKED = 1024
+"""Examples of a batch that are checked, at most. The check takes hundreds of gradients of them."""
+
+
 def check_experiment(
-    experiment: Experiment, dataset: Dataset, *, report: Callable[[Checked], None] = ignore
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    starting: Callable[[str], None] = ignore,
+    report: Callable[[Checked], None] = ignore,
 ) -> tuple[Checked, ...]:
     """Checks `jaxmlp.backprop` where the experiment uses it: four reports.
 
     In float32 and in float64; at the initial parameters, on the first batch of the first epoch, and after that epoch's
-    training, on its last batch, whose fill is masked by weights of 0.
+    training, on its last batch, whose fill is masked by weights of 0. Where batches have more than CHECKED examples,
+    the check cuts the epoch into batches of so many, and takes the first and the last of those.
+
+    Args:
+        experiment: whose network, data and batches the gradient is checked on.
+        dataset: what to train on.
+        starting: is called with what is about to be done, such as "checking at initialisation, float32".
+        report: is called with each check.
 
     Raises:
         DataError: for a validation split that leaves nothing to train on.
@@ -46,19 +61,24 @@ def check_experiment(
     dataset, _ = split(dataset, experiment.data.validation, experiment.train.seed)
     train, count = experiment.train, dataset.train.size
     examples = on_device(dataset.train)
-    order = jax.device_put(order_of(train.seed, 1, count, min(train.batch_size, count)))
+    order, rows = (
+        jax.device_put(order_of(train.seed, 1, count, min(size, count)))
+        for size in (train.batch_size, min(train.batch_size, CHECKED))
+    )
     state = initial_state(experiment)
     check = GradientCheck(loss, value_and_backprop)
     done: list[Checked] = []
 
     def check_both(when: str, params: Params, row: int) -> None:
-        batch = gather(examples, order[row], masks(count, order.shape)[row])
+        batch = gather(examples, rows[row], masks(count, rows.shape)[row])
         for dtype in (jnp.float32, jnp.float64):
+            starting(f"checking {when}, {jnp.dtype(dtype).name}")
             with jax.enable_x64(dtype == jnp.float64):
                 done.append(Checked(when, check(as_type(params, dtype), as_type(batch, dtype), experiment.network)))
             report(done[-1])
 
     check_both("at initialisation", state.params, 0)
+    starting("training an epoch")
     state, _ = train_epoch(
         state,
         examples,

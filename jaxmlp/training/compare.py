@@ -1,6 +1,5 @@
 """The hand-derived and the automatic gradient side by side: one experiment, trained with both from the same start."""
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ class Pair:
     train_loss: tuple[float, float]
     """Manual, auto; and so below."""
     validation_accuracy: tuple[float | None, float | None]
-    step_seconds: tuple[float, float]
-    """Mean time of a step of this epoch; the first epoch's include compilation."""
     drift: float
     """The largest leaf's drift at the epoch's end."""
 
@@ -41,16 +38,11 @@ class Comparison:
 
     epochs: tuple[Pair, ...]
     leaves: tuple[str, ...]
-    """kernel_1, bias_1, kernel_2, ...: the columns of `drift`."""
+    """[0].kernel, [0].bias, [1].kernel, ..., which are W^1, b^1, W^2, ...: the columns of `drift`."""
     drift: Float[np.ndarray, "steps leaves"]
     """After every step, how far the parameters lie apart: |p_manual - p_auto| / |p_auto|, a leaf a column."""
-
-    @property
-    def step_seconds(self) -> tuple[float, float]:
-        """The median over the epochs after the first, which holds the compilation, where there are others."""
-        epochs = self.epochs[1:] or self.epochs
-        manual, auto = zip(*(pair.step_seconds for pair in epochs), strict=True)
-        return statistics.median(manual), statistics.median(auto)
+    step_seconds: Float[np.ndarray, "turns 2"]
+    """The mean time of a step, manual and auto, in each of TURNS turns after the training; see `step_times`."""
 
 
 Both: TypeAlias = tuple[TrainState, TrainState]
@@ -85,8 +77,39 @@ def distance(p: Float[Array, "*shape"], q: Float[Array, "*shape"]) -> Float[Arra
     return jnp.where(apart == 0, 0, apart / size)
 
 
+TURNS, STEPS = 15, 200
+
+
+def step_times(
+    manual: TrainState,
+    auto: TrainState,
+    examples: Examples,
+    order: Int[Array, "steps batch_size"],
+    *,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+) -> Float[np.ndarray, "turns 2"]:
+    """The mean time of a step in seconds, of each in turn, TURNS times: so many, however few epochs there were.
+
+    A turn trains a copy through the first STEPS batches of `order`, or all where it has fewer. One turn more comes
+    before them, untimed, and holds the compilation. The two take turns so that a slower minute of the machine slows
+    both, and their ratio is to be taken turn by turn.
+    """
+    order, seconds = order[:STEPS], []
+    for _ in range(1 + TURNS):
+        for gradient, state in (("manual", manual), ("auto", auto)):
+            copy = jax.tree.map(lambda leaf: jnp.copy(leaf).block_until_ready(), state)
+            begun = time.perf_counter()
+            _, cost = train_epoch(copy, examples, order, network=network, optimizer=optimizer, gradient=gradient)
+            cost.block_until_ready()
+            seconds.append((time.perf_counter() - begun) / order.shape[0])
+    return np.reshape(seconds, (-1, 2))[1:]
+
+
 def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair], None] = ignore) -> Comparison:
     """Trains the experiment with both gradients, an epoch of each in turn, from the same start on the same batches.
+
+    Then it times them.
 
     Raises:
         DataError: for a validation split that leaves nothing to train on.
@@ -105,14 +128,12 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
         order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
         drift = drift_of_epoch(**states, examples=examples, order=order, network=network, optimizer=optimizer)
         drifts.append(jax.device_get(drift))
-        losses, accuracies, seconds = [], [], []
+        losses, accuracies = [], []
         for gradient in ("manual", "auto"):
-            begun = time.perf_counter()
             states[gradient], cost = train_epoch(
                 states[gradient], examples, order, network=network, optimizer=optimizer, gradient=gradient
             )
             losses.append(float(jax.device_get(cost)))
-            seconds.append((time.perf_counter() - begun) / order.shape[0])
             accuracies.append(scores(states[gradient].params, validation, experiment)[1] if held_out.size else None)
         refuse_divergence(experiment, epoch, manual=losses[0], automatic=losses[1])
         pairs.append(
@@ -120,11 +141,10 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
                 epoch=epoch,
                 train_loss=(losses[0], losses[1]),
                 validation_accuracy=(accuracies[0], accuracies[1]),
-                step_seconds=(seconds[0], seconds[1]),
                 drift=float(drifts[-1][-1].max()),
             )
         )
         report(pairs[-1])
-    layers = range(1, len(network.sizes))
-    leaves = tuple(f"{name}_{l}" for l in layers for name in ("kernel", "bias"))
-    return Comparison(tuple(pairs), leaves, np.concatenate(drifts))
+    leaves = tuple(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(states["auto"].params))
+    seconds = step_times(**states, examples=examples, order=order, network=network, optimizer=optimizer)
+    return Comparison(tuple(pairs), leaves, np.concatenate(drifts), seconds)

@@ -6,6 +6,7 @@ checkpoints/params.npz    the parameters after the last whole epoch: kernel_1, b
 result.json               written last, so that only a finished run has one
 """
 
+import errno
 import io
 import itertools
 import json
@@ -202,6 +203,15 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(f"{folder}: can't be written: {reason}") from error
+
+
+def probe(folder: Path) -> None:
+    """Raises the OSError that making the folder or a file in it would, and makes nothing."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write_whole(path: Path, content: bytes) -> None:

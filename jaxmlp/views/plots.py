@@ -5,6 +5,9 @@ from matplotlib.figure import Figure
 
 from jaxmlp.training.compare import Comparison
 
+FEW = 20
+"""Points that are marked: of a single one no line is seen."""
+
 
 def comparison_figure(comparison: Comparison, title: str) -> Figure:
     """Both curves, the drift of the parameters step by step, and the time of a step."""
@@ -15,22 +18,25 @@ def comparison_figure(comparison: Comparison, title: str) -> Figure:
     names, styles = ("manual", "auto"), ("-", "--")
 
     for i, (name, style) in enumerate(zip(names, styles, strict=True)):
-        curves.plot(epochs, [pair.train_loss[i] for pair in comparison.epochs], style, lw=3 - 1.5 * i, label=name)
-    curves.set(xlabel="epoch", ylabel="training loss", title="The two curves")
+        loss = [pair.train_loss[i] for pair in comparison.epochs]
+        dot = "os"[i] if len(epochs) < FEW else ""
+        curves.plot(epochs, loss, style, marker=dot, ms=9 - 4 * i, lw=3 - 1.5 * i, label=name)
+    curves.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    curves.set(xlabel="epoch", ylabel="training loss", title="The two curves", xlim=(0.5, epochs[-1] + 0.5))
     curves.legend()
 
     steps = np.arange(1, len(comparison.drift) + 1)
     shown = np.unique(np.geomspace(1, len(steps), 500).astype(int)) - 1
     for name, column in zip(comparison.leaves, comparison.drift.T, strict=True):
-        drift.plot(steps[shown], np.where(column > 0, column, np.nan)[shown], lw=1, label=name)
+        dot = "o" if len(shown) < FEW else ""
+        drift.plot(steps[shown], np.where(column > 0, column, np.nan)[shown], marker=dot, ms=3, lw=1, label=name)
     scale = (
         "log" if comparison.drift.any() else "linear"
     )  # no logarithm shows two runs that are the same to the last bit
     drift.set(xscale="log", yscale=scale, xlabel="step", ylabel="|p manual - p auto| / |p auto|", title="Drift")
     drift.legend(fontsize=7, ncols=2)
 
-    settled = comparison.epochs[1:] or comparison.epochs
-    times.boxplot([[1e6 * pair.step_seconds[i] for pair in settled] for i in (0, 1)], widths=0.6)
+    times.boxplot(1e6 * comparison.step_seconds, widths=0.6)
     times.set_xticks([1, 2], names)
     times.set(ylabel="microseconds", title="Time of a step", ylim=(0, None))
     return figure

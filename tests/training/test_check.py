@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import pytest
 
@@ -17,6 +19,16 @@ def test_an_experiment_is_checked_in_both_precisions_at_the_start_and_after_trai
     ]
     assert all(checked.report.passed for checked in checks)
     assert checks[0].report.loss > checks[2].report.loss
+
+
+def test_of_large_batches_a_stated_number_of_examples_is_checked(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "CHECKED", 16)
+    whole = replace(EXPERIMENT, train=Train(batch_size=163))
+    small, large = (check_experiment(experiment, digits) for experiment in (EXPERIMENT, whole))
+    assert large[:2] == small[:2]  # the same 16 examples
+    assert all(checked.report.passed for checked in large)
 
 
 def test_a_fault_that_shows_only_for_the_ragged_batch_is_caught(

@@ -7,7 +7,7 @@ import pytest
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Train
 from jaxmlp.training import epoch
-from jaxmlp.training.compare import compare
+from jaxmlp.training.compare import TURNS, compare
 
 EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16, seed=5))
 
@@ -23,7 +23,7 @@ def test_it_trains_as_fit_does_with_either_gradient(digits: Dataset) -> None:
 
 def test_the_right_gradient_drifts_by_rounding_alone(digits: Dataset) -> None:
     comparison = compare(EXPERIMENT, digits)
-    assert comparison.leaves == ("kernel_1", "bias_1", "kernel_2", "bias_2")
+    assert comparison.leaves == ("[0].kernel", "[0].bias", "[1].kernel", "[1].bias")
     assert comparison.drift.shape == (3 * 11, 4)  # 163 examples make 11 batches
     assert comparison.drift.max() < 1e-4
     assert comparison.epochs[-1].drift == comparison.drift[-1].max()
@@ -40,6 +40,14 @@ def test_a_wrong_gradient_shows_in_the_leaf_that_it_spoils(digits: Dataset, monk
     jax.clear_caches()
     np.testing.assert_allclose(drift[0, 3], 0.01, rtol=1e-3)
     assert drift[0, :3].max() < 1e-6
+
+
+def test_the_times_are_as_many_after_few_epochs_and_leave_the_training_as_it_is(digits: Dataset) -> None:
+    once = compare(replace(EXPERIMENT, train=replace(EXPERIMENT.train, epochs=1)), digits)
+    more = compare(EXPERIMENT, digits)
+    assert once.step_seconds.shape == more.step_seconds.shape == (TURNS, 2)
+    assert (once.step_seconds > 0).all()
+    assert once.epochs == more.epochs[:1]
 
 
 def test_it_transfers_nothing_implicitly(digits: Dataset) -> None:
