@@ -52,15 +52,19 @@ def _pattern(referee: Referee, i: int, m: list[Any], tolerance: list[Any], wrong
         for value, name in _factors(referee):
             if abs(factor - value) <= uncertain * max(abs(value), abs(factor)):
                 return f"the gradient times {name}"
-        return f"the gradient times a constant, {factor:.8g}"
+        near = f"1 {'-' if factor < 1 else '+'} {abs(factor - 1):.3g}" if abs(factor - 1) < 1e-4 else f"{factor:.8g}"
+        return f"the gradient times a constant, {near}"
+    places = np.argwhere(wrong)
+    at = [[int(k) for k in place] for place in places[:3]]
+    if len(places) == 1 < true.size:
+        return f"only the element {at[0]} is wrong"
     p = np.asarray(referee.params[i])
     decay = float(np.sum((true - mine) * p)) / max(float(np.sum(p * p)), TINY)
     if np.ptp(p) > 0 and np.all(np.abs(true - mine - decay * p) <= 2 * t):
         verb = "lacks" if decay > 0 else "has too much of"
         return f"{verb} {abs(decay):.3g} times the leaf itself: an L2 term of the loss"
-    places = np.argwhere(wrong)
-    if len(places) == 1 and true.size > 1:
-        return f"only the element {[int(k) for k in places[0]]} is wrong"
+    if len(places) <= 3 < true.size:
+        return f"only the elements {', '.join(map(str, at))} are wrong"
     for axis, word in enumerate(("row", "column")[: true.ndim] if true.ndim == 2 else ()):
         if true.shape[axis] > 1 and len(set(places[:, axis])) == 1:
             return f"only {word} {int(places[0, axis])} is wrong"
@@ -102,7 +106,7 @@ def likely_causes(
             f"every leaf from {paths[right[0]]} on is right and all before are wrong, {how}: the fault "
             "lies in what passes from one to the other, such as a missing or wrong activation derivative"
         )
-    elif not right:
+    elif not right and n > 1:
         causes.append(
             f"every leaf is wrong, {how}: the fault lies in what all share, where the backward pass "
             "begins (the derivative of the loss or of the output's activation), passes back what a loop repeats, or "

@@ -78,10 +78,11 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
         GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number or that JAX
             can't trace.
 
-    Some things can't be judged. Finite differences see through a `jax.lax.stop_gradient`; where they contradict a
-    gradient that respects it as jax.grad does, a note says so. At a kink any gradient passes that is off by less than
-    twice the jump. A loop, such as `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its
-    rounding is thought too small.
+    Some things can't be judged. At a kink any gradient passes that is off by less than twice the jump. A loop, such as
+    `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its rounding is thought too small.
+    What passes a `jax.lax.stop_gradient` is held still for finite differences, but not inside a loop or branch: where
+    they contradict a gradient there that respects it as jax.grad does, a note says so. Of a large leaf finite
+    differences see sums; where those are too coarse to judge single elements of a hand-written rule, a note says so.
 
     >>> import jax.numpy as jnp
     >>> def loss(w, x):
@@ -121,7 +122,8 @@ class GradientCheck:
         """What `check_gradients(loss, gradient, params, *args)` gives."""
         given, notes, automatic = Inputs.of(params, args), [], None
         dtype = given.precision
-        with jax.default_matmul_precision("highest"):
+        quiet = np.errstate(over="ignore", invalid="ignore")  # of numbers whose squares leave float64
+        with quiet, jax.default_matmul_precision("highest"):
             with enable_x64(True):
                 referee = Referee(self._programs, given.as_float64())
                 try:
@@ -300,13 +302,13 @@ def _remarks(
             yield "finite differences confirm the gradient and contradict jax.grad"
         else:
             yield (
-                "finite differences contradict it, and jax.grad which agrees with it; the loss holds a stop_gradient, "
-                "through which they see"
+                "finite differences contradict it, and jax.grad which agrees with it; the loss holds a stop_gradient "
+                "in a loop or branch, through which they see"
             )
     if finite is not None and referee.custom_rule and not finite.tells:
         yield (
-            f"finite differences can't tell it from 0: at {finite.at} they know the derivative within "
-            f"{finite.bound:.1e}; the hand-written rule is unchecked there"
+            f"finite differences are too coarse to judge its single elements: at {finite.at} they know the derivative "
+            f"within {finite.bound:.1e}; the hand-written rule may be wrong there"
         )
     if finite is not None and finite.blind:
         yield f"{finite.blind} of {finite.probes} probes found nothing: the loss is not finite one step away"
@@ -316,8 +318,8 @@ def _remarks(
         yield f"every element underflows to 0 in {name}, where the truth reaches {np.abs(e.a).max():.1e}"
     elif rounds and not np.all(np.abs(e.a_own - e.a) <= e.bound):
         yield (
-            f"in {name} jax.grad itself strays from float64's by more than rounding explains: does the loss branch, or "
-            "draw random numbers, by its precision?"
+            f"in {name} jax.grad itself strays from float64's by more than rounding explains: is the loss "
+            "ill-conditioned, or does it branch, or draw random numbers, by its precision?"
         )
 
 
@@ -374,7 +376,8 @@ def _finite_differences(
     if not probes:
         return [None] * referee.n
 
-    values, products = referee.slopes(probes, paces * directions, [m, referee.gradient, tolerance])
+    directions *= paces
+    values, products = referee.slopes(probes, directions, [m, referee.gradient, tolerance])
     h, f = np.array(STEPS), referee.loss
     with np.errstate(invalid="ignore", over="ignore"):  # a wide step may leave the domain
         forward, backward = (values[:, : len(h)] - f) / h, (f - values[:, len(h) :]) / h
@@ -385,7 +388,8 @@ def _finite_differences(
     best = np.argmin(bounds, axis=1)
     rows = np.arange(len(probes))
     d, bound = central[rows, best], bounds[rows, best] + products[:, 2]
-    errors, sizes = np.abs(products[:, :2] - d[:, None]), np.abs(products[:, :2]).max(axis=1)
+    errors = np.abs(products[:, :2] - d[:, None])
+    sizes = np.array([_typical(referee, probe, directions, m) for probe in probes])
 
     found: list[FiniteDifferences | None] = [None] * referee.n
     for i in range(referee.n):
@@ -417,6 +421,15 @@ def _finite_differences(
             tells=bool(np.any(bound[mine] <= sizes[mine] / 2) or not sizes[mine].any()),
         )
     return found
+
+
+def _typical(referee: Referee, probe: tuple[int, int, int], directions: np.ndarray, m: np.ndarray) -> float:
+    """What an element of typical size adds to the probe's derivative."""
+    leaf, index, way = probe
+    if index >= 0:
+        return float(abs(m[index] * referee.reach[index]))
+    part = referee.part(leaf)
+    return float(np.sqrt(np.mean(np.square(m[part] * directions[way, part]))))
 
 
 def _smooth(central: np.ndarray, r: np.ndarray, noise: np.ndarray, bounds: np.ndarray) -> np.ndarray:

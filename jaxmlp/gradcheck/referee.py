@@ -20,9 +20,11 @@ from jaxmlp.gradcheck.rounding import (
     bound_factor,
     coarsest,
     equations,
+    inlined,
     longest_sum,
     perturbed,
     random_draws,
+    stopped,
     take_draws,
     underflow,
     unit_roundoff,
@@ -189,6 +191,9 @@ class Gradient:
             if _is_number(first):
                 value, result = float(first), rest
                 tree = cast(Any, jax.tree.structure(result))
+            elif is_array(first) and jax.tree.structure(rest) == wanted:
+                wrong = f"the value beside the gradient has shape {first.shape}, expected one number, of shape ()"
+                return Result(None, [], 0.0, wrong)
         if tree != wanted:
             return Result(value, [], 0.0, f"the gradient's tree is {tree}, expected that of the parameters, {wanted}")
         leaves = [np.asarray(x) for x in jax.tree.leaves(result)]
@@ -241,6 +246,8 @@ def _slopes(
     start = flatten(params)
     elements = jnp.arange(start.size)
     steps = jnp.array([*STEPS, *(-h for h in STEPS)])
+    hold, run = stopped(lambda *arrays: call(loss, arrays), *params, *rest)
+    held = hold(*params, *rest)
 
     def probe(p: Any) -> Any:
         first, last, index, direction = p
@@ -248,7 +255,7 @@ def _slopes(
         v = jnp.where(elements == index, reach, jnp.where(within, directions[direction], 0))
 
         def at(h: Any) -> Any:
-            return call(loss, [*_parameters(start + h * v, params), *rest]).astype(jnp.float64)
+            return run(held, *_parameters(start + h * v, params), *rest).astype(jnp.float64)
 
         return jax.lax.map(at, steps), jnp.stack([*(x @ v for x in vectors[:-1]), vectors[-1] @ jnp.abs(v)])
 
@@ -286,7 +293,8 @@ class Referee:
         self.n = len(self.shapes)
         self.params, self.rest = inputs.arrays[: self.n], inputs.arrays[self.n :]
         self.ends = np.cumsum([0, *(x.size for x in self.params)])
-        squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
+        with np.errstate(over="ignore"):
+            squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
         scale = np.repeat(self.scales, np.diff(self.ends))
         magnitudes = np.abs(np.asarray(flatten(self.params)))
@@ -301,9 +309,11 @@ class Referee:
         with _loss_errors():
             program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
         forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr
-        primitives = {eqn.primitive.name for eqn in equations(forward)}
-        self.custom_rule = any(name.startswith("custom_vjp_call") for name in primitives)
-        self.stops = "stop_gradient" in primitives
+        self.custom_rule = any(eqn.primitive.name.startswith("custom_vjp_call") for eqn in equations(forward))
+        all_stops, held = (
+            sum(eqn.primitive.name == "stop_gradient" for eqn in found(forward)) for found in (equations, inlined)
+        )
+        self.stops = all_stops > held
         self.longest, self.unit = longest_sum(program), coarsest(program, unit_roundoff(FLOAT64))
         self.loss, self.gradient = self.differentiate(inputs.arrays)
 

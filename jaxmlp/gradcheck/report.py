@@ -37,7 +37,7 @@ class FiniteDifferences:
     blind: int
     """Probes at which no step gave a finite loss; they contradict nothing."""
     tells: bool
-    """Whether a probe tells the gradient from half of itself, or there is none but 0 to tell."""
+    """Whether a probe is fine enough to miss half of an element of typical size, or all are 0."""
     confirms_manual: bool
     confirms_automatic: bool
 

@@ -41,7 +41,6 @@ EXACT = frozenset(
         "broadcast_in_dim",
         "clamp",
         "concatenate",
-        "convert_element_type",
         "copy",
         "cummax",
         "cummin",
@@ -89,7 +88,8 @@ EXACT = frozenset(
         "transpose",
     ]
 )
-"""Primitives that move or compare numbers and round nothing. Any other is taken to round its result."""
+"""Primitives that move or compare numbers and round nothing, as conversions to a wider type do. Any other is taken to
+round its result."""
 
 SWITCHES = frozenset(
     [
@@ -112,6 +112,27 @@ SWITCHES = frozenset(
 )
 """Primitives, with conversions to whole numbers, whose result jumps: of what doesn't depend on the parameters they are
 given the exact value, since a place computed from constants, such as the middle of a median, is no kink."""
+
+BACKWARD = frozenset(
+    [
+        "cholesky",
+        "eig",
+        "eigh",
+        "fft",
+        "geqrf",
+        "hessenberg",
+        "householder_product",
+        "lu",
+        "qr",
+        "schur",
+        "svd",
+        "triangular_solve",
+        "tridiagonal",
+        "tridiagonal_solve",
+    ]
+)
+"""Primitives that round on the way to their results. Their error is what results from an error of their inputs, of the
+size of a rounding of the largest element (Higham, "Accuracy and stability of numerical algorithms", 2002)."""
 
 INLINED = frozenset(
     [
@@ -164,6 +185,13 @@ def _inner(eqn: Any) -> ClosedJaxpr | None:
     return None
 
 
+def inlined(jaxpr: Jaxpr) -> Iterator[Any]:
+    """Every operation of a program and of those that it only calls: what `perturbed` and `stopped` meet."""
+    for eqn in jaxpr.eqns:
+        inner = _inner(eqn)
+        yield from [eqn] if inner is None else inlined(inner.jaxpr)
+
+
 def equations(jaxpr: Jaxpr) -> Iterator[Any]:
     """Every operation of a program and of the programs that it calls or loops over."""
     for eqn in jaxpr.eqns:
@@ -193,6 +221,14 @@ def longest_sum(jaxpr: Jaxpr) -> int:
 
 def _from_whole(eqn: Any) -> bool:
     return eqn.primitive.name == "convert_element_type" and not jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.inexact)
+
+
+def _exact(eqn: Any) -> bool:
+    if eqn.primitive.name != "convert_element_type":
+        return eqn.primitive.name in EXACT
+    given, to = eqn.invars[0].aval.dtype, eqn.params["new_dtype"]
+    inexact = jnp.issubdtype(given, jnp.inexact) and jnp.issubdtype(to, jnp.inexact)
+    return not inexact or unit_roundoff(to) <= unit_roundoff(given)
 
 
 def _switches(eqn: Any) -> bool:
@@ -226,6 +262,60 @@ def take_draws(draws: Any, start: int, shape: tuple[int, ...]) -> Any:
     return jnp.resize(jnp.roll(draws, -start), shape)
 
 
+def largest(x: Any) -> Any:
+    """The largest magnitude in each matrix or vector of a stack."""
+    return jnp.max(jnp.abs(x), axis=tuple(range(max(x.ndim - 2, 0), x.ndim)), keepdims=True).astype(x.dtype)
+
+
+def stopped(function: Callable[..., Any], *example: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`function` with its stop_gradients held, as (hold, run): `run(hold(*args), *others)`.
+
+    `hold` gives the values that pass the stop_gradients, and `run` puts them in the place of those that would pass:
+    what is left to vary is what `jax.grad` differentiates. A stop_gradient inside a loop or branch is not held.
+
+    >>> hold, run = stopped(lambda x: jax.lax.stop_gradient(x) * x, jnp.float32(1))
+    >>> float(run(hold(jnp.float32(2)), jnp.float32(10)))
+    20.0
+    """
+    program, shape = jax.make_jaxpr(function, return_shape=True)(*example)
+    tree = jax.tree.structure(shape)
+
+    def evaluate(jaxpr: Any, consts: Any, operands: list[Any], stop: Callable[[Any], Any]) -> list[Any]:
+        values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+
+        def read(v: Any) -> Any:
+            return v.val if isinstance(v, Literal) else values[v]
+
+        for eqn in jaxpr.eqns:
+            inputs, inner = [read(v) for v in eqn.invars], _inner(eqn)
+            if inner is not None:
+                results = evaluate(inner.jaxpr, inner.consts, inputs, stop)
+            elif eqn.primitive.name == "stop_gradient":
+                results = [stop(x) for x in inputs]
+            else:
+                bound = eqn.primitive.bind(*inputs, **eqn.params)
+                results = list(bound) if eqn.primitive.multiple_results else [bound]
+            values.update(zip(eqn.outvars, results, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def hold(*args: Any) -> list[Any]:
+        held: list[Any] = []
+
+        def keep(x: Any) -> Any:
+            held.append(x)
+            return x
+
+        evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), keep)
+        return held
+
+    def run(held: list[Any], *args: Any) -> Any:
+        passing = iter(held)
+        found = evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), lambda x: next(passing))
+        return jax.tree.unflatten(tree, found)
+
+    return hold, run
+
+
 class _Value(NamedTuple):
     """A value of a run, and the exact one where it doesn't depend on the parameters."""
 
@@ -249,7 +339,7 @@ def perturbed(function: Callable[..., Any], *example: Any, variables: int | None
     def run(draws: Any, unit: Any, least: Any, *args: Any) -> Any:
         drawn = 0
 
-        def rounded(x: Any) -> Any:
+        def rounded(x: Any, size: Callable[[Any], Any] = lambda x: x) -> Any:
             nonlocal drawn
             if not jnp.issubdtype(x.dtype, jnp.inexact):
                 return x
@@ -257,7 +347,7 @@ def perturbed(function: Callable[..., Any], *example: Any, variables: int | None
             draw = take_draws(draws, drawn * 7919, x.shape).astype(x.dtype)
             # a type narrower than the run's precision rounds by its own unit
             own = jnp.maximum(unit, unit_roundoff(x.dtype)).astype(x.dtype)
-            moved = x + draw * (own * x + least.astype(x.dtype))
+            moved = x + draw * (own * size(x) + least.astype(x.dtype))
             return jnp.where(jnp.isfinite(x), moved, x)  # infinities, such as a mask's, are exact
 
         def evaluate(jaxpr: Any, consts: Any, operands: list[_Value]) -> list[_Value]:
@@ -281,12 +371,13 @@ def perturbed(function: Callable[..., Any], *example: Any, variables: int | None
                 else:
                     switches = _switches(eqn)
                     given = [x.exact if switches and x.exact is not None else x.run for x in inputs]
-                    found = bind(eqn, given)
+                    moved = [rounded(x, largest) for x in given] if eqn.primitive.name in BACKWARD else given
+                    found = bind(eqn, moved)
                     exact: list[Any] = [None] * len(found)
                     if all(x.exact is not None for x in inputs):
-                        same = all(x is y.exact for x, y in zip(given, inputs, strict=True))
+                        same = all(x is y.exact for x, y in zip(moved, inputs, strict=True))
                         exact = found if same else bind(eqn, [x.exact for x in inputs])
-                    if eqn.primitive.name not in EXACT:
+                    if not _exact(eqn):
                         found = [rounded(x) for x in found]
                     results = [_Value(*pair) for pair in zip(found, exact, strict=True)]
                 values.update(zip(eqn.outvars, results, strict=True))

@@ -1,5 +1,8 @@
 """Deliberate faults in a copy of the backward pass: each is caught, and its cause named."""
 
+from collections.abc import Callable
+from typing import Any
+
 import faults
 import jax
 import jax.numpy as jnp
@@ -89,3 +92,19 @@ def test_no_constant_factor_is_denied_beside_one() -> None:
     report = check_gradients(lambda *args: jaxmlp.loss(*args, faults.NETWORK), gradient, params, batch)
     assert any("the gradient times 2" in cause for cause in report.causes)
     assert not any("by no constant factor" in cause for cause in report.causes)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda g: g * jnp.array([1, 1.3, 1, 1]), "params: only the element [1] is wrong"),
+        (lambda g: g + jnp.array([1, 0, 0.5, 0]), "params: only the elements [0], [2] are wrong"),
+        (lambda g: g * (1 + 1e-5), "params: the gradient times a constant, 1 + 1e-05"),
+    ],
+)
+def test_a_single_leafs_fault_is_named_by_its_narrowest_pattern(change: Callable[..., Any], cause: str) -> None:
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(w))
+
+    report = check_gradients(loss, lambda w: change(jnp.cos(w)), jnp.array([0.0, 2.0, 0.0, 0.0]))
+    assert report.causes == (cause,)

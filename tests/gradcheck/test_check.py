@@ -306,17 +306,119 @@ def test_a_wrong_rule_for_tiny_parameters_is_caught_by_wider_steps() -> None:
 def test_finite_differences_that_can_tell_nothing_of_a_rule_say_so() -> None:
     with jax.enable_x64(True):
         report = check_gradients(doubled, jax.grad(doubled), jnp.array([1e-40, 2e-40]))
-    assert any("can't tell it from 0" in note for note in report.notes)
+    assert any("too coarse to judge" in note for note in report.notes)
 
 
-def test_a_gradient_that_respects_a_stop_gradient_passes_with_a_note() -> None:
+@jax.custom_vjp
+def sine(w: jax.Array) -> jax.Array:
+    return jnp.sin(w)
+
+
+sine.defvjp(lambda w: (sine(w), w), lambda w, t: (t * jnp.cos(w),))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: jnp.sum(jax.lax.stop_gradient(w) * w),
+        lambda w: jnp.mean((sine(w) - jax.lax.stop_gradient(jnp.tanh(2 * w))) ** 2),
+        lambda w: jnp.sum((w + jax.lax.stop_gradient(jnp.round(w) - w)) ** 2),
+        lambda w: -jnp.sum(jax.nn.log_softmax(sine(w))[:1]),
+    ],
+    ids=["product", "target", "straight through", "softmax"],
+)
+def test_what_passes_a_stop_gradient_is_held_for_finite_differences_too(loss: Callable[..., Any]) -> None:
+    w = jnp.array([0.3, 1.2, -2.1])
+    report = check_gradients(loss, jax.grad(loss), w)
+    report.raise_on_failure()
+    assert not any("stop_gradient" in note for note in report.notes)
+    assert not check_gradients(loss, lambda w: 1.01 * jax.grad(loss)(w), w).passed
+
+
+def test_a_stop_gradient_in_a_loop_is_excused_with_a_note() -> None:
     def loss(w: jax.Array) -> jax.Array:
-        return jnp.sum(jax.lax.stop_gradient(w) * w)
+        return jnp.sum(jax.lax.map(lambda x: jax.lax.stop_gradient(x) * x, w))
 
-    report = check_gradients(loss, lambda w: w, jnp.array([1.0, 2.0]))
+    w = jnp.array([1.0, 2.0])
+    report = check_gradients(loss, lambda w: w, w)
     assert report.passed
     assert any("stop_gradient" in note for note in report.notes)
-    assert not check_gradients(loss, lambda w: 2 * w, jnp.array([1.0, 2.0])).passed
+    assert not check_gradients(loss, lambda w: 2 * w, w).passed
+
+
+def test_a_wrong_rule_under_a_softmax_is_caught_and_a_right_gradient_passes() -> None:
+    @jax.custom_jvp
+    def wrong(x: jax.Array) -> jax.Array:
+        return jnp.sin(x)
+
+    wrong.defjvp(lambda p, t: (wrong(p[0]), 1.5 * jnp.cos(p[0]) * t[0]))
+
+    def loss(w: jax.Array, x: jax.Array, sin: Callable[..., Any] = wrong) -> jax.Array:
+        return -jnp.mean(jax.nn.log_softmax(sin(x @ w))[:, 0])
+
+    rng = np.random.default_rng(0)
+    w, x = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((6, 4), (5, 6)))
+    assert not check_gradients(loss, jax.grad(loss), w, x).passed
+    check_gradients(loss, lambda w, x: jax.grad(loss)(w, x, jnp.sin), w, x).raise_on_failure()
+
+
+@pytest.mark.parametrize("given", ["float32", "float16"])
+def test_a_cast_to_float32_inside_the_loss_is_a_rounding(given: str) -> None:
+    rng = np.random.default_rng(0)
+    w, x = jnp.asarray(rng.normal(size=50), given), jnp.asarray(rng.normal(size=50), jnp.float32)
+
+    def cast(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sum(w.astype(jnp.float32).astype(x.dtype) * x)
+
+    for loss in (cast, lambda w, x: cast(w, x) ** 2):
+        check_gradients(loss, jax.grad(loss), w, x).raise_on_failure()
+        assert not check_gradients(loss, lambda *args, loss=loss: 1.01 * jax.grad(loss)(*args), w, x).passed
+
+
+def test_linear_algebra_errs_by_the_condition_of_its_input() -> None:
+    i = np.arange(40)
+    K = jnp.asarray(np.exp(-((i[:, None] - i[None, :]) ** 2) / 50) + 1e-4 * np.eye(40), jnp.float32)
+    b = jnp.asarray(np.random.default_rng(0).normal(size=40), jnp.float32)
+
+    def solved(b: jax.Array, K: jax.Array) -> jax.Array:
+        return b @ jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(K), b)
+
+    check_gradients(solved, lambda b, K: 2 * jnp.linalg.inv(K) @ b, b, K).raise_on_failure()
+    assert not check_gradients(solved, lambda b, K: 2.002 * jnp.linalg.inv(K) @ b, b, K).passed
+
+
+def test_the_spectrum_errs_by_its_largest_part() -> None:
+    w = jnp.asarray(np.sin(2 * np.pi * 5 * np.arange(64) / 64), jnp.float32)
+    frequencies = np.exp(-2j * np.pi * np.outer(np.arange(33), np.arange(64)) / 64)
+
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.log1p(jnp.abs(jnp.fft.rfft(w)) ** 2))
+
+    def gradient(w: jax.Array) -> jax.Array:
+        f = jnp.asarray(frequencies.astype("complex128" if w.dtype == jnp.float64 else "complex64"))
+        s = f @ w.astype(f.dtype)
+        return jnp.real((2 * jnp.conj(s) / (1 + s * jnp.conj(s))) @ f)
+
+    check_gradients(loss, gradient, w).raise_on_failure()
+
+
+def test_a_rule_whose_single_elements_are_too_small_to_judge_is_said_to_be_unchecked() -> None:
+    @jax.custom_vjp
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(w) + w**2) + 1e12
+
+    loss.defvjp(lambda w: (loss(w), w), lambda w, t: (t * (jnp.cos(w) + 2 * w).at[17].multiply(2.0),))
+    with jax.enable_x64(True):
+        report = check_gradients(loss, jax.grad(loss), jnp.asarray(np.random.default_rng(0).normal(size=1000)))
+    assert report.passed
+    assert any("too coarse to judge its single elements" in note for note in report.notes)
+
+
+def test_sizes_whose_squares_overflow_are_judged_without_a_warning() -> None:
+    with jax.enable_x64(True):
+        check_gradients(lambda w: jnp.sum(w), jnp.ones_like, jnp.array([1e170, 2e170])).raise_on_failure()
+        loss = lambda w: 1e300 * jnp.sum(w**2)  # noqa: E731
+        check_gradients(loss, jax.grad(loss), jnp.array([1.0, 2.0])).raise_on_failure()
 
 
 def test_a_value_with_auxiliary_data_is_accepted() -> None:
