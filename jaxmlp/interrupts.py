@@ -62,7 +62,8 @@ class Interrupts:
     def _leave(self) -> None:
         try:
             with self._reporting:
-                print(f"jaxmlp: interrupted{self.parting()}", file=sys.stderr, flush=True)
+                line = f"jaxmlp: interrupted{self.parting()}"
+                print(line, file=sys.__stderr__, flush=True)  # sys.stderr may be redirected just now
                 os._exit(INTERRUPTED)
         finally:  # nobody may be there to read the line
             os._exit(INTERRUPTED)
