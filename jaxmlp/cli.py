@@ -137,7 +137,7 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     if experiment.train.batch_size > CHECKED:
         console.print(f"of a batch, {CHECKED:,} examples are checked", highlight=False)
-    status = console.status("")
+    status = console.status("starting ...")
 
     def parting() -> str:
         status.stop()

@@ -34,10 +34,10 @@ class Interrupts:
             return
         self._signals, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
-        Thread(target=self._watch, daemon=True).start()
-        atexit.register(self._rest)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, lambda signum, frame: self._begun.set())
+        Thread(target=self._watch, daemon=True).start()  # a signal from before waits in the socket
+        atexit.register(self._rest)
 
     def unbroken(self, report: Callable[[T], None]) -> Callable[[T], None]:
         """`report`, whose calls come to their end before the line, or don't begin any more."""
@@ -62,7 +62,8 @@ class Interrupts:
     def _leave(self) -> None:
         try:
             with self._reporting:
-                print(f"jaxmlp: interrupted{self.parting()}", file=sys.stderr, flush=True)
+                line = f"jaxmlp: interrupted{self.parting()}"
+                print(line, file=sys.__stderr__, flush=True)  # sys.stderr may be redirected just now
                 os._exit(INTERRUPTED)
         finally:  # nobody may be there to read the line
             os._exit(INTERRUPTED)

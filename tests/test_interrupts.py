@@ -8,7 +8,7 @@ import time
 import pytest
 
 START = """
-import hashlib, signal, sys, time
+import hashlib, io, signal, sys, time
 from jaxmlp.interrupts import Interrupts
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
@@ -42,6 +42,7 @@ BUSY = {
     "in Python": "ready()\nwhile True: pass",
     "in C, as when it compiles": "ready(); hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
     "where an exception would be lost": "class A:\n  def __del__(self): ready(); time.sleep(60)\na = A(); del a",
+    "where it redirects its errors": "sys.stderr = io.StringIO(); ready(); time.sleep(60)",
     "about to end": "interrupts.parting = lambda: time.sleep(1) or ' after all'; ready(); time.sleep(0.2)",
 }
 

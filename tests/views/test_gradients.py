@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,15 @@ def test_a_gradient_of_another_tree_is_a_line_without_a_table() -> None:
     text = shown(check_gradients(sines, lambda w: None, W))
     assert "wrong: the gradient's tree is" in text
     assert "finite" not in text
+
+
+def test_errors_that_print_alike_are_not_said_to_differ() -> None:
+    report = check_gradients(sines, jnp.cos, W)
+    (leaf,) = report.leaves
+    alike = replace(leaf.rounding, manual=5.12e-8, automatic=5.09e-8, nearer="jax.grad")
+    assert "5.1e-08 = 5.1e-08" in shown(replace(report, leaves=(replace(leaf, rounding=alike),)))
+    apart = replace(alike, automatic=4.9e-8)
+    assert "5.1e-08 > 4.9e-08" in shown(replace(report, leaves=(replace(leaf, rounding=apart),)))
 
 
 def test_no_figure_is_cut_off_where_the_terminal_is_narrow() -> None:
