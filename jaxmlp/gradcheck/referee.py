@@ -191,7 +191,7 @@ class Gradient:
             if _is_number(first):
                 value, result = float(first), rest
                 tree = cast(Any, jax.tree.structure(result))
-            elif is_array(first) and jax.tree.structure(rest) == wanted:
+            elif is_array(first) and first.size == 1 and jax.tree.structure(rest) == wanted:
                 wrong = f"the value beside the gradient has shape {first.shape}, expected one number, of shape ()"
                 return Result(None, [], 0.0, wrong)
         if tree != wanted:
