@@ -75,7 +75,8 @@ def initial_state(experiment: Experiment) -> TrainState:
     return state
 
 
-@partial(jax.jit, static_argnames=("network", "optimizer"))
+# runs once: random draws take long to optimize, and at level 1 come out the same
+@partial(jax.jit, static_argnames=("network", "optimizer"), compiler_options={"xla_backend_optimization_level": 1})
 def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
     params = init(jax.random.key(seed), network)
     return TrainState(params, optimizer.init(params))
