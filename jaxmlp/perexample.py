@@ -96,7 +96,7 @@ def cosines(trace: Trace) -> Float[Array, " B"]:
     """
     gbar = mean_gradient(trace)
     norms = jnp.sqrt(squared_norms(trace)) * jnp.sqrt(squared_norm(gbar))
-    return jnp.where(norms == 0, 0, inner_products(trace, gbar) / jnp.where(norms == 0, 1, norms))
+    return jnp.clip(inner_products(trace, gbar) / jnp.where(norms == 0, 1, norms), -1, 1)
 
 
 def squared_norm(gradient: Params) -> Float[Array, ""]:
