@@ -74,6 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxmlpError as error:
         print(f"jaxmlp: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # of what is printed without a Terminal, such as --help
+        import os
+
+        from jaxmlp.views.terminal import BROKEN_PIPE
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        return BROKEN_PIPE
     except OSError as error:  # such as a full disk behind the standard output
         print(f"jaxmlp: {error}", file=sys.stderr)
         return 2

@@ -255,3 +255,13 @@ def test_ctrl_c_while_jax_compiles_is_one_line_and_130(command: str, delay: floa
     assert process.returncode == 130
     assert re.fullmatch(r"jaxmlp: interrupted.*\n", errors)
     assert command == "train" or not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["check", "small.py", "--help"], ["devices"]])
+def test_output_that_nobody_reads_ends_the_command_in_silence(arguments: list[str], place: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run([*COMMAND, *arguments], cwd=place, stdout=pipe, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 141
+    assert done.stderr == b""

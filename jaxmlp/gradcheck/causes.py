@@ -98,17 +98,16 @@ def likely_causes(
             causes.append("only the vectors (biases) are wrong: their own sum over the examples")
         elif not set(failing) & set(vectors):
             causes.append("only the matrices are wrong, their biases are right: the activations that enter the layers")
-    if "" not in patterns:
+    if len(failing) != len(patterns.get("", [])):  # what has a pattern of its own says more
         return causes
-    how = "by no constant factor" if len(patterns) == 1 else "in no way that they share"
     if right and failing == list(range(len(failing))) and len(failing) > 1:
         causes.append(
-            f"every leaf from {paths[right[0]]} on is right and all before are wrong, {how}: the fault "
+            f"every leaf from {paths[right[0]]} on is right and all before are wrong, by no constant factor: the fault "
             "lies in what passes from one to the other, such as a missing or wrong activation derivative"
         )
     elif not right and n > 1:
         causes.append(
-            f"every leaf is wrong, {how}: the fault lies in what all share, where the backward pass "
+            "every leaf is wrong, by no constant factor: the fault lies in what all share, where the backward pass "
             "begins (the derivative of the loss or of the output's activation), passes back what a loop repeats, or "
             "ends (the mean over the examples)"
         )

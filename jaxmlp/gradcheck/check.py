@@ -274,7 +274,8 @@ def _judge_leaf(
             who = "jax.grad" if confirmed else "jax.grad and from finite differences"
             reason = f"differs from {who} by more than rounding in {e.wrong.sum()} of {size} elements"
         elif not confirmed and finite is not None and not _excused(referee):
-            reason = f"finite differences contradict it, and jax.grad which agrees with it, at {finite.at}"
+            where = f"in {finite.contradicted} of {finite.probes} probes, most at {finite.at}"
+            reason = f"finite differences contradict it, and jax.grad which agrees with it, {where}"
         elif rounding is not None and not rounding.explained and truth_stands:
             reason = (
                 f"right in float64, but in {rounding.dtype} its error at {list(rounding.worst_index)} is "
@@ -415,6 +416,7 @@ def _finite_differences(
             error_manual=float(errors[r, 0] / scale),
             error_automatic=float(errors[r, 1] / scale),
             bound=float(bound[r] / scale),
+            contradicted=int((~confirmed[:, 0]).sum()),
             confirms_manual=bool(confirmed[:, 0].all()),
             confirms_automatic=bool(confirmed[:, 1].all()),
             blind=int(np.isinf(bound[mine]).sum()),

@@ -49,6 +49,11 @@ def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
+def is_shaped(x: Any) -> bool:
+    """Whether it is an array, or what JAX knows of one beforehand."""
+    return is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
+
+
 def is_float(x: Any) -> bool:
     """Whether a leaf is an array of a floating type, bfloat16 included."""
     return is_array(x) and bool(jnp.issubdtype(x.dtype, jnp.floating))
@@ -305,7 +310,8 @@ class Referee:
         with _loss_errors():
             value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)
         if not (getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating)):
-            raise GradientError(f"the loss returns {value}: expected one number of a floating type")
+            kind = f"shape {value.shape}, type {value.dtype}" if is_shaped(value) else jax.tree.structure(value)
+            raise GradientError(f"the loss returns {kind}: expected one number of a floating type")
         with _loss_errors():
             program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
         forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr

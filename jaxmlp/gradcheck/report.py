@@ -38,6 +38,8 @@ class FiniteDifferences:
     """Probes at which no step gave a finite loss; they contradict nothing."""
     tells: bool
     """Whether a probe is fine enough to miss half of an element of typical size, or all are 0."""
+    contradicted: int
+    """Probes that contradict the gradient."""
     confirms_manual: bool
     confirms_automatic: bool
 
@@ -119,7 +121,7 @@ class GradientReport:
         rows = [HEADINGS, *map(row, self.leaves)] if self.leaves else []
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip() for cells in rows]
-        return "\n".join([head, *lines, *(text for _, text in self.remarks)])
+        return "\n".join([head, *lines, *(text for _, text in self.remarks), *([LEGEND] if rows else [])])
 
 
 HEADINGS = (

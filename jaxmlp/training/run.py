@@ -178,7 +178,9 @@ class RunFolder:
         """Raises a RunError where the folder holds a run, or files that a run would overwrite."""
         used = [name for name in FILES if (path / name).exists()]
         if used:
-            state = "a finished run" if "result.json" in used else f"{', '.join(used)}, perhaps of an unfinished run,"
+            state = f"{', '.join(used)}, perhaps of an unfinished run,"
+            for name, what in (("comparison.json", "a comparison"), ("result.json", "a finished run")):
+                state = what if name in used else state
             raise RunError(f"{path}: holds {state} already: expected a new folder; choose another, or remove it")
 
     def append(self, record: EpochRecord, params: Params) -> None:

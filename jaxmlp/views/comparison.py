@@ -33,7 +33,8 @@ def comparison_table(comparison: Comparison) -> Table:
     for name, column in zip(comparison.leaves, comparison.drift.T, strict=True):
         table.add_row(f"drift of {name}", "", "", f"{column[0]:.1e} to {column[-1]:.1e}")
     table.caption = (
-        f"time of a step: the median of {len(seconds)} turns after the training; of the ratio, also the quartiles\n"
+        f"time of a step: the median of {len(seconds)} turns after the training\n"
+        "ratio: of the two times in each turn, the median and the quartiles\n"
         f"drift: |p manual - p auto| / |p auto|, from step 1 to step {len(comparison.drift):,}"
     )
     return table
