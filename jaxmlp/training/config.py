@@ -96,6 +96,7 @@ QuantityName = Literal[
     "distance",
     "saturation",
     "dead_units",
+    "example_losses",
     "example_norms",
     "example_cosines",
 ]

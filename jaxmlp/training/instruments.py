@@ -202,14 +202,24 @@ def dead_units(step: Step) -> Float[Array, " L-1"]:
     return jnp.stack([jnp.mean(one, dtype=share.dtype) for one in dead]) if dead else jnp.zeros((0,), share.dtype)
 
 
+def of_examples(step: Step, values: Float[Array, " B"]) -> Float[Array, " B"]:
+    """The values, NaN for the fill of a ragged batch."""
+    return jnp.where(counts(values, step.trace.weights) > 0, values, jnp.nan)
+
+
+def example_losses(step: Step) -> Float[Array, " B"]:
+    """C_i of every example of the batch, in its order. NaN, here and below, for the fill of a ragged batch."""
+    return of_examples(step, step.trace.losses)
+
+
 def example_norms(step: Step) -> Float[Array, " B"]:
-    """|g_i| of every example of the batch, in its order. NaN for the fill of a ragged batch."""
-    return jnp.where(counts(step.trace.losses, step.trace.weights) > 0, jnp.sqrt(perexample.squared_norms(step.trace)), jnp.nan)
+    """|g_i| of every example of the batch."""
+    return of_examples(step, jnp.sqrt(perexample.squared_norms(step.trace)))
 
 
 def example_cosines(step: Step) -> Float[Array, " B"]:
-    """The cosine of g_i with gbar, of every example likewise."""
-    return jnp.where(counts(step.trace.losses, step.trace.weights) > 0, perexample.cosines(step.trace), jnp.nan)
+    """The cosine of g_i with gbar, of every example of the batch."""
+    return of_examples(step, perexample.cosines(step.trace))
 
 
 INSTRUMENTS: dict[QuantityName, Callable[[Step], Array]] = {
@@ -227,11 +237,12 @@ INSTRUMENTS: dict[QuantityName, Callable[[Step], Array]] = {
     "distance": distance,
     "saturation": saturation,
     "dead_units": dead_units,
+    "example_losses": example_losses,
     "example_norms": example_norms,
     "example_cosines": example_cosines,
 }
 
-OF_EXAMPLES = ("example_norms", "example_cosines")
+OF_EXAMPLES = ("example_losses", "example_norms", "example_cosines")
 """Those with a value for every example of the batch."""
 
 
