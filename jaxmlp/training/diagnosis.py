@@ -48,6 +48,8 @@ class Figures:
     """What each epoch recorded."""
     examples: Examples
     """Those that were trained on, in the order of the recordings."""
+    indices: Int[np.ndarray, " N"]
+    """Of them among all training examples of the data set, before the validation split."""
     shape: tuple[int, ...]
     """Of one example."""
     ranking: Int[np.ndarray, " N"]
@@ -56,14 +58,9 @@ class Figures:
     """The first of the ranking that the network contradicts and is sure about, whatever their number."""
 
     @property
-    def every(self) -> int:
-        return self.run.experiment.record.every
-
-    @property
     def steps(self) -> int:
         """Steps an epoch."""
-        size = self.examples.size
-        return math.ceil(size / self.batch)
+        return math.ceil(self.examples.size / self.batch)
 
     @property
     def batch(self) -> int:
@@ -115,9 +112,9 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     if kept - {rest.shape}:
         raise RunError(f"{folder}: recorded {kept} training examples, but {dataset.name} leaves {len(rest)}")
     examples = dataset.train.take(rest)
-    bare = Figures(run, tuple(recordings), examples, dataset.shape, np.zeros(0, np.int64), ())
-    ranking = rank(bare)
-    return replace(bare, ranking=ranking, suspects=suspects(replace(bare, ranking=ranking), rest))
+    bare = Figures(run, tuple(recordings), examples, rest, dataset.shape, np.zeros(0, np.int64), ())
+    ranked = replace(bare, ranking=rank(bare))
+    return replace(ranked, suspects=suspects(ranked))
 
 
 def over_epochs(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
@@ -149,7 +146,7 @@ def rank(figures: Figures) -> Int[np.ndarray, " N"]:
 SURE = 0.9
 
 
-def suspects(figures: Figures, indices: Int[np.ndarray, " N"]) -> tuple[Suspect, ...]:
+def suspects(figures: Figures) -> tuple[Suspect, ...]:
     """Those of the ranking's first 2 % that the network labels otherwise, with a probability above 0.9."""
     run, losses = figures.run, over_epochs(figures, "example_losses")
     if not figures.ranking.size or losses is None or run.experiment.network.output not in ("softmax", "sigmoid"):
@@ -160,7 +157,7 @@ def suspects(figures: Figures, indices: Int[np.ndarray, " N"]) -> tuple[Suspect,
     found = []
     for i, position in enumerate(first):
         if said[i] != labels[i] and probabilities[i, said[i]] > SURE:
-            own = (int(indices[position]), int(labels[i]), int(said[i]))
+            own = (int(figures.indices[position]), int(labels[i]), int(said[i]))
             found.append(Suspect(*own, float(probabilities[i, said[i]]), float(losses[position])))
     return tuple(found)
 
@@ -212,6 +209,18 @@ def flat_from_the_start(figures: Figures) -> tuple[int, float] | None:
     return 1 + int(flat[0].argmax()), float(flat[0].max())
 
 
+def slowest(ratios: Float[np.ndarray, " L"]) -> tuple[int, int] | None:
+    """The layers (1, 2, ...) that steps change least and most, where the first changes by less than 1 % of the other."""
+    slow, fast = int(ratios.argmin()), int(ratios.argmax())
+    return (slow + 1, fast + 1) if ratios[slow] < 0.01 * ratios[fast] else None
+
+
+def starved_from_the_start(figures: Figures) -> bool:
+    """Whether the run's first step already left a layer behind."""
+    ratios = figures.per_step("update_ratio")
+    return ratios is not None and slowest(ratios[0]) is not None
+
+
 def rate_too_high(figures: Figures) -> str | None:
     """The loss is no better than constant outputs' or has risen again, and not for want of longer steps."""
     history, rate = figures.run.history, figures.run.experiment.optimizer.learning_rate
@@ -219,7 +228,9 @@ def rate_too_high(figures: Figures) -> str | None:
     if last > 1.2 * lowest:
         return f"learning rate too high? the training loss has risen from {lowest:.4f} to {last:.4f} (rate {rate:g})"
     promise = kept_promise(figures)
-    if not stuck(figures) or flat_from_the_start(figures) or (promise is not None and promise > 0.5 and alive(figures)):
+    if not stuck(figures) or flat_from_the_start(figures) or starved_from_the_start(figures):
+        return None
+    if promise is not None and promise > 0.5 and alive(figures):  # too low rather
         return None
     dead, ending = figures.per_epoch("dead_units"), ""
     if dead is not None and dead.size and dead[-1].max() > 0.1:
@@ -259,15 +270,16 @@ def layer_that_does_not_learn(figures: Figures) -> str | None:
         scale = "; are the inputs scaled to about 1?" if layer == 1 else ""
         return f"hidden layer {layer} is saturated: {100 * share:.0f} % of its units are flat on the first batch{scale}"
     ratios = figures.per_epoch("update_ratio")
-    if ratios is None or ratios.shape[1] < 2 or not alive(figures):
+    if ratios is None or (stuck(figures) and not starved_from_the_start(figures)):  # steps too long have broken it
         return None
     typical = np.median(ratios, axis=0)
-    slow, fast = int(typical.argmin()), int(typical.argmax())
-    if typical[slow] > 0.01 * typical[fast]:
+    layers = slowest(typical)
+    if layers is None:
         return None
+    slow, fast = layers
     return (
-        f"layer {slow + 1} hardly learns: a step changes it by {typical[slow]:.1e} of its norm, layer {fast + 1} by "
-        f"{typical[fast]:.1e} (vanishing gradient?)"
+        f"layer {slow} hardly learns: a step changes it by {typical[slow - 1]:.1e} of its norm, layer {fast} by "
+        f"{typical[fast - 1]:.1e} (vanishing gradient?)"
     )
 
 
