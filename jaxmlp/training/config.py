@@ -163,12 +163,13 @@ class Experiment:
         """
         try:
             network = settings["network"] | {"sizes": tuple(settings["network"]["sizes"])}  # JSON knows lists only
+            record = settings.get("record", {})  # older runs have none
             return Experiment(
                 network=Network(**network),
                 data=Data(**settings["data"]),
                 optimizer=Optimizer(**settings["optimizer"]),
                 train=Train(**settings["train"]),
-                record=Record(**settings.get("record", {})),  # older runs have none
+                record=Record(**record | {"quantities": tuple(record.get("quantities", ()))}),
             )
         except (KeyError, TypeError) as error:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error

@@ -36,7 +36,7 @@ class Suspect:
     probability: float
     """That the network gives `said`, among the labels."""
     loss: float
-    """Its mean loss over the epochs that recorded it."""
+    """Its mean loss in the second half of the epochs."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Figures:
     def batch(self) -> int:
         return min(self.run.experiment.train.batch_size, self.examples.size)
 
-    def per_step(self, name: str) -> Float[np.ndarray, "steps *shape"] | None:
+    def per_step(self, name: str) -> Float[np.ndarray, "steps ..."] | None:
         """A quantity step by step through all epochs; None where it was not recorded."""
         if any(name not in recording for recording in self.recordings):
             return None
         return np.concatenate([recording[name] for recording in self.recordings])
 
-    def per_epoch(self, name: str) -> Float[np.ndarray, "epochs *shape"] | None:
+    def per_epoch(self, name: str) -> Float[np.ndarray, "epochs ..."] | None:
         """Its mean over each epoch's recorded steps; NaN where an epoch has none that is finite."""
         if any(name not in recording for recording in self.recordings):
             return None
@@ -90,11 +90,12 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     record = run.experiment.record
     if not record.quantities:
         raise RunError(
-            f"{folder}: the run recorded nothing: train with --record.quantities {ADVISED} (or some of them) to see more"
+            f"{folder}: the run recorded nothing: expected one trained with --record.quantities {ADVISED}, or "
+            "some of them"
         )
     if not run.history:
         raise RunError(f"{folder}: no epoch has ended yet: expected one or more")
-    recordings = []
+    recordings: list[Recording] = []
     for line in run.history:
         file = folder / "recorded" / f"{line.epoch}.npz"
         try:
@@ -117,26 +118,29 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     return replace(ranked, suspects=suspects(ranked))
 
 
-def over_epochs(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
-    """The mean over the epochs of a quantity of every training example; NaN for those never met."""
+def stayed(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
+    """A quantity of every training example, in the mean over the second half of the epochs; NaN for those not met.
+
+    In the first everything is large, and where not every step is recorded chance would decide who was met in them.
+    """
     if any(name not in recording for recording in figures.recordings):
         return None
-    values = np.stack([recording[name] for recording in figures.recordings])
+    values = second_half(np.stack([recording[name] for recording in figures.recordings]))
     met = np.isfinite(values)
     total = np.where(met, values, 0).sum(axis=0, dtype=np.float64)
     return np.where(met.any(axis=0), total / np.maximum(met.sum(axis=0), 1), np.nan)
 
 
 def rank(figures: Figures) -> Int[np.ndarray, " N"]:
-    """The training examples from the one most likely mislabelled on, by the mean over the epochs of their losses.
+    """The training examples from the one most likely mislabelled on, by the losses in the run's second half.
 
     A loss that stays large is what the network cannot reconcile with the rest. Without losses it goes by the norms of
     their gradients, which say the same of a cross-entropy only: through sigmoid outputs and a squared error, the
     gradient of an example that is contradicted with certainty vanishes.
     """
-    values = over_epochs(figures, "example_losses")
+    values = stayed(figures, "example_losses")
     if values is None:
-        values = over_epochs(figures, "example_norms")
+        values = stayed(figures, "example_norms")
     if values is None or not figures.run.labelled:
         return np.zeros(0, np.int64)
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
@@ -148,7 +152,7 @@ SURE = 0.9
 
 def suspects(figures: Figures) -> tuple[Suspect, ...]:
     """Those of the ranking's first 2 % that the network labels otherwise, with a probability above 0.9."""
-    run, losses = figures.run, over_epochs(figures, "example_losses")
+    run, losses = figures.run, stayed(figures, "example_losses")
     if not figures.ranking.size or losses is None or run.experiment.network.output not in ("softmax", "sigmoid"):
         return ()
     first = figures.ranking[: math.ceil(0.02 * figures.examples.size)]
@@ -174,7 +178,8 @@ def chance(figures: Figures) -> float | None:
     return float((share * (1 - share)).sum()) if loss == "squared_error" else None
 
 
-def second_half(values: Float[np.ndarray, "epochs *shape"]) -> Float[np.ndarray, "half *shape"]:
+def second_half(values: np.ndarray) -> np.ndarray:
+    """The later epochs, along the first axis; the one in the middle too."""
     return values[len(values) // 2 :]
 
 
@@ -210,7 +215,7 @@ def flat_from_the_start(figures: Figures) -> tuple[int, float] | None:
 
 
 def slowest(ratios: Float[np.ndarray, " L"]) -> tuple[int, int] | None:
-    """The layers (1, 2, ...) that steps change least and most, where the first changes by less than 1 % of the other."""
+    """The layers (1, 2, ...) that steps change least and most, where the first changes less than 1 % as much."""
     slow, fast = int(ratios.argmin()), int(ratios.argmax())
     return (slow + 1, fast + 1) if ratios[slow] < 0.01 * ratios[fast] else None
 
@@ -257,8 +262,8 @@ def rate_too_low(figures: Figures) -> str | None:
     if promise is None or promise < 0.5 or not alive(figures):
         return None
     return (
-        f"learning rate too low: at {rate:g} the training loss still falls by {100 * promise:.0f} % of what its gradients "
-        "promise to first order; longer steps would be felt"
+        f"learning rate too low: at {rate:g} the training loss still falls by {100 * promise:.0f} % of what its "
+        "gradients promise to first order; longer steps would be felt"
     )
 
 
@@ -320,8 +325,8 @@ def mislabelled(figures: Figures) -> str | None:
         return None
     first = figures.suspects[0]
     return (
-        f"{count:,} of {size:,} training examples look mislabelled, first example {first.index} with label {first.label}, "
-        f"which the network takes for {first.said} ({100 * first.probability:.1f} %)"
+        f"{count:,} of {size:,} training examples look mislabelled, first example {first.index} with label "
+        f"{first.label}, which the network takes for {first.said} ({100 * first.probability:.1f} %)"
     )
 
 

@@ -99,8 +99,8 @@ def fit(
     Args:
         experiment: what to train and how.
         dataset: what to train on; by default what `experiment.data.source` names.
-        workdir: a folder that is to hold the run (config.json, metrics.jsonl, checkpoints/, recorded/, result.json); by default
-            nothing is written. After every epoch it is complete up to there.
+        workdir: a folder that is to hold the run (config.json, metrics.jsonl, checkpoints/, recorded/, result.json); by
+            default nothing is written. After every epoch it is complete up to there.
         report: is called with each epoch's record.
 
     Raises:

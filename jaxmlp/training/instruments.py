@@ -50,7 +50,8 @@ def slopes(params: Params, batch: Batch, network: Network) -> tuple[Float[Array,
     return tuple(a * (1 - a) if network.activation == "softmax" else pullback(jnp.ones_like(z), z, a) for z, a in pairs)
 
 
-def W(step: Step) -> Float[Array, ""]:
+def weight(step: Step) -> Float[Array, ""]:
+    """W."""
     return jnp.sum(counts(step.trace.losses, step.trace.weights))
 
 
@@ -74,46 +75,40 @@ def total_variance(step: Step) -> Float[Array, ""]:
 def noise_scale(step: Step) -> Float[Array, "2"]:
     """tr Sigma and |G|^2, of which the simple noise scale B_simple = tr Sigma / |G|^2 is the ratio.
 
-    McCandlish 2018 (arXiv 1812.06162), equation 2.9, by the unbiased estimates of appendix A.1 with batches of 1 and W:
-    |gbar|^2 overestimates |G|^2 by tr Sigma / W, which is taken off; a single step's |G|^2 may so be negative. The ratio
-    of noisy numbers is biased: smooth both over steps, then divide.
+    McCandlish 2018 (arXiv 1812.06162), equation 2.9, by the unbiased estimates of appendix A.1 with batches of 1 and
+    W: |gbar|^2 overestimates |G|^2 by tr Sigma / W, which is taken off; a single step's |G|^2 may so be negative. The
+    ratio of noisy numbers is biased: smooth both over steps, then divide.
     """
     Sigma = total_variance(step)
-    return jnp.stack([Sigma, perexample.squared_norm(step.gradient) - Sigma / W(step)])
+    return jnp.stack([Sigma, perexample.squared_norm(step.gradient) - Sigma / weight(step)])
 
 
 def norm_test(step: Step) -> Float[Array, ""]:
     """sqrt(tr Sigma / W) / |gbar|: the smallest theta with which the norm test passes (Byrd 2012, equation 3.9)."""
-    return jnp.sqrt(total_variance(step) / W(step) / perexample.squared_norm(step.gradient))
-
-
-def along(step: Step) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """sum_i w_i (g_i . gbar)^2 and |gbar|^2."""
-    p = perexample.inner_products(step.trace, flip(step.gradient))
-    return jnp.sum(counts(p, step.trace.weights) * p * p), perexample.squared_norm(step.gradient)
+    return jnp.sqrt(total_variance(step) / weight(step) / perexample.squared_norm(step.gradient))
 
 
 def inner_product_test(step: Step) -> Float[Array, ""]:
-    """The smallest theta with which the inner product test passes (Bollapragada 2017, arXiv 1710.11258, equation 2.6).
+    """The smallest theta with which the inner product test passes (Bollapragada 2017, equation 2.6).
 
-    sqrt(sum_i w_i (g_i . gbar - |gbar|^2)^2 / (W - 1) / W) / |gbar|^2: how widely the examples' gradients vary along
-    their mean.
+    arXiv 1710.11258: sqrt(sum_i w_i (g_i . gbar - |gbar|^2)^2 / (W - 1) / W) / |gbar|^2: how widely the examples'
+    gradients vary along their mean.
     """
-    squares, norm = along(step)
-    spread = jnp.maximum(squares - W(step) * norm * norm, 0) / W(step)
-    return jnp.sqrt(perexample.bessel(step.trace) * spread / W(step)) / norm
+    norm, share = perexample.squared_norm(step.gradient), shares(step.trace.losses, step.trace.weights)
+    apart = perexample.inner_products(step.trace, flip(step.gradient)) - norm
+    return jnp.sqrt(perexample.bessel(step.trace) * jnp.sum(share * apart * apart) / weight(step)) / norm
 
 
 def orthogonality_test(step: Step) -> Float[Array, ""]:
-    """The smallest nu with which the orthogonality test passes (Bollapragada 2017, arXiv 1710.11258, equation 3.3).
+    """The smallest nu with which the orthogonality test passes (Bollapragada 2017, equation 3.3).
 
-    sqrt(sum_i w_i |g_i - (g_i . gbar) gbar / |gbar|^2|^2 / (W - 1) / W) / |gbar|: how widely they vary across their mean.
-    Its square and that of the inner product test add up to that of the norm test.
+    sqrt(sum_i w_i |g_i - (g_i . gbar) gbar / |gbar|^2|^2 / (W - 1) / W) / |gbar|: how widely they vary across their
+    mean. Its square and that of the inner product test add up to that of the norm test.
     """
-    squares, norm = along(step)
-    share = shares(step.trace.losses, step.trace.weights)
-    spread = jnp.maximum(jnp.sum(share * perexample.squared_norms(step.trace)) - squares / norm / W(step), 0)
-    return jnp.sqrt(perexample.bessel(step.trace) * spread / W(step) / norm)
+    norm, share = perexample.squared_norm(step.gradient), shares(step.trace.losses, step.trace.weights)
+    p = perexample.inner_products(step.trace, flip(step.gradient))
+    across = jnp.maximum(perexample.squared_norms(step.trace) - p * p / norm, 0)
+    return jnp.sqrt(perexample.bessel(step.trace) * jnp.sum(share * across) / weight(step) / norm)
 
 
 def gsnr(step: Step) -> Float[Array, ""]:
@@ -126,7 +121,7 @@ def gsnr(step: Step) -> Float[Array, ""]:
     ratios = [(jnp.where(v > 0, g * g / jnp.where(v > 0, v, 1), 0), v > 0) for g, v in pairs]
     total = jnp.sum(jnp.stack([jnp.sum(ratio) for ratio, _ in ratios]))
     varying = jnp.sum(jnp.stack([jnp.sum(there, dtype=total.dtype) for _, there in ratios]))
-    return jnp.where(W(step) > 1, total / varying, jnp.nan)
+    return jnp.where(weight(step) > 1, total / varying, jnp.nan)
 
 
 def early_stopping(step: Step) -> Float[Array, ""]:
@@ -135,7 +130,7 @@ def early_stopping(step: Step) -> Float[Array, ""]:
     The evidence-based criterion (Mahsereci 2017, arXiv 1703.09580, equation 7), over the weights that `gsnr` counts. It
     is one of plain gradient descent.
     """
-    return 1 - W(step) * gsnr(step)
+    return 1 - weight(step) * gsnr(step)
 
 
 def gradient_norm(step: Step) -> Float[Array, " L"]:
@@ -148,7 +143,7 @@ EDGES = tuple(10.0 ** (n / 2) for n in range(-16, 3))
 
 
 def gradient_histogram(step: Step) -> Float[Array, "L 20"]:
-    """How many of each layer's elements of |gbar|, kernel and bias, lie below 1e-8, in each half decade, and from 10 up.
+    """How many elements of |gbar|, kernel and bias, lie below 1e-8, in each half decade, and from 10 up: by layer.
 
     They are elements of the mean gradient. Cockpit's histograms count every example's, B times as many, which a trace
     doesn't have one by one.
@@ -184,7 +179,7 @@ FLAT = 0.01
 """A unit is flat on an example where the slope of its activation is less than this."""
 
 
-def saturation(step: Step) -> Float[Array, " L-1"]:
+def saturation(step: Step) -> Float[Array, " hidden"]:
     """The share of each hidden layer's units that are flat, in the mean over the examples: |f'(z)| < 1/100.
 
     A sigmoid is where a < 0.0101 or a > 0.9899; relu where z <= 0.
@@ -194,7 +189,7 @@ def saturation(step: Step) -> Float[Array, " L-1"]:
     return jnp.stack([jnp.sum(share * one) for one in flat]) if flat else jnp.zeros((0,), share.dtype)
 
 
-def dead_units(step: Step) -> Float[Array, " L-1"]:
+def dead_units(step: Step) -> Float[Array, " hidden"]:
     """The share of each hidden layer's units that are flat on every example of the batch: they pass nothing back."""
     share = shares(step.trace.losses, step.trace.weights)
     there = (counts(step.trace.losses, step.trace.weights) > 0)[:, None]

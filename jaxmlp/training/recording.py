@@ -64,7 +64,7 @@ def blank(function: Any) -> Any:
 
 
 Recording: TypeAlias = dict[str, np.ndarray]
-"""An epoch's, by name: what `record_epoch` gives, an axis of recorded steps in front; of OF_EXAMPLES see `by_example`."""
+"""An epoch's, by name: what `record_epoch` gives, an axis of steps in front; but see `by_example`."""
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
@@ -87,7 +87,7 @@ def summary(recording: Recording) -> dict[str, Any]:
     """An epoch's recording in short, for its line of metrics.jsonl: numbers, and lists of a number a layer.
 
     Each is the mean over the recorded steps, those left out where it is not finite; None where none is. Of the noise
-    scale, tr Sigma and |G|^2 are averaged each, before their ratio, which is None where |G|^2 doesn't rise above its own
+    scale, tr Sigma and |G|^2 are averaged each, before their ratio, which is None where |G|^2 is lost in its own
     noise. A histogram is the sum; of quantities of examples there are quantiles: the median, 90, 99 and 100 %.
     """
     short: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def summary(recording: Recording) -> dict[str, Any]:
     return short
 
 
-def mean(values: Float[np.ndarray, "steps *shape"]) -> Any:
+def mean(values: Float[np.ndarray, "steps ..."]) -> Any:
     """Over the steps, in float64, of the finite ones: a number or a list."""
     finite = np.isfinite(values)
     met = finite.sum(axis=0)

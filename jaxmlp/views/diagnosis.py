@@ -6,14 +6,14 @@ import textwrap
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from jaxmlp.training.diagnosis import Figures
 from jaxmlp.training.instruments import EDGES
 from jaxmlp.views.plots import FEW
 
-POINTS = 300
+POINTS = 150
 """That a line is drawn with: of more steps, each point is the mean of as many as it takes."""
 
 PICTURES = 10
@@ -23,13 +23,18 @@ def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
     """One page: what stands out, a panel for everything that was recorded, and the likeliest mislabelled examples."""
     panels = [panel for panel in PANELS if any(name in figures.recordings[0] for name in panel[0])]
     columns = 3
-    rows = 1 + math.ceil(len(panels) / columns)
+    binned = "gradient_histogram" in figures.recordings[0]
+    rows = math.ceil((1 + len(panels) + binned) / columns)
     pictured = pictures(figures)
-    said = "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in lines) or "- nothing stands out"
+    said = (
+        "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in lines) or "- nothing stands out"
+    )
     top = 0.75 + 0.21 * (said.count("\n") + 1)
     height = top + 2.9 * rows + 1.9 * pictured
     page = Figure(figsize=(14.5, height), layout="constrained")
-    text, plots, *strip = page.subfigures(3 if pictured else 2, 1, height_ratios=[top, 2.9 * rows, *[1.9] * pictured])
+    heights = [top, 2.9 * rows, *[1.9] * pictured]
+    parts: np.ndarray = np.asarray(page.subfigures(len(heights), 1, height_ratios=heights))
+    text, plots, *strip = parts
     text.text(0.01, 0.93, title, va="top", size=14, weight="bold")
     text.text(0.01, 1 - 0.5 / top, said, va="top", size=11, linespacing=1.35)
     axes = plots.subplots(rows, columns, squeeze=False).ravel()
@@ -37,7 +42,7 @@ def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
     for axis, (names, label, scale, unit) in zip(axes[1:], panels, strict=False):
         draw(axis, figures, names, label, scale, unit)
     used = 1 + len(panels)
-    if any("gradient_histogram" in recording for recording in figures.recordings) and used < len(axes):
+    if binned:
         histogram(axes[used], figures)
         used += 1
     for axis in axes[used:]:
@@ -52,13 +57,17 @@ def curves(axis: Axes, figures: Figures) -> None:
     history = figures.run.history
     epochs = [line.epoch for line in history]
     dot = "o" if len(epochs) < FEW else ""
-    axis.plot(epochs, [line.train_loss for line in history], marker=dot, ms=3, label="training")
-    if history[-1].validation_loss is not None:
-        axis.plot(epochs, [line.validation_loss for line in history], marker=dot, ms=3, label="validation")
+    costs: dict[str, list[float | None]] = {
+        "training": [line.train_loss for line in history],
+        "validation": [line.validation_loss for line in history],
+    }
+    for label, values in costs.items():
+        if None not in values:
+            axis.plot(epochs, np.array(values, float), marker=dot, ms=3, label=label)
     accuracy = history[-1].validation_accuracy
     ending = "" if accuracy is None else f", validation accuracy {100 * accuracy:.1f} %"
     axis.set(xlabel="epoch", ylabel="mean cost", title=f"Cost{ending}", ylim=(0, None))
-    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.legend(fontsize=8)
 
 
@@ -77,7 +86,7 @@ PANELS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
 """What is drawn against the steps: names, title, scale and unit."""
 
 
-def smooth(values: Float[np.ndarray, "steps *shape"], points: int = POINTS) -> Float[np.ndarray, "points *shape"]:
+def smooth(values: Float[np.ndarray, "steps ..."], points: int = POINTS) -> Float[np.ndarray, "points ..."]:
     """Means of equally long stretches; those over finite values alone, NaN where there is none."""
     stretches = np.array_split(values.astype(np.float64), min(points, len(values)))
     finite = [np.isfinite(stretch) for stretch in stretches]
@@ -111,8 +120,6 @@ def draw(axis: Axes, figures: Figures, names: tuple[str, ...], title: str, scale
     axis.set(xlabel="epoch", ylabel=unit, title=title, yscale=scale, xlim=(0, len(figures.recordings)))
     if unit.startswith("%"):
         axis.set_ylim(-2, 102)
-    if scale == "log":
-        axis.yaxis.set_minor_formatter(NullFormatter())
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=7, ncols=2 if len(axis.lines) > 4 else 1)
 
@@ -125,7 +132,9 @@ def histogram(axis: Axes, figures: Figures) -> None:
     x = np.concatenate([[EDGES[0] / 3], middle, [EDGES[-1] * 3]])
     for l, row in enumerate(shares, start=1):
         axis.step(x, row, where="mid", lw=1.3, label=f"layer {l}")
-    axis.set(xscale="log", xlabel="|element|; at the ends: all below 1e-8, from 10 up", ylabel="% of a layer's elements")
+    axis.set(
+        xscale="log", xlabel="|element|; at the ends: all below 1e-8, from 10 up", ylabel="% of a layer's elements"
+    )
     axis.set_title("Elements of the mean gradient, last epoch")
     axis.legend(fontsize=7)
 
@@ -135,7 +144,7 @@ def pictures(figures: Figures) -> bool:
     return bool(figures.ranking.size) and len(figures.shape) == 2
 
 
-def show(strip: Figure, figures: Figures) -> None:
+def show(strip: SubFigure, figures: Figures) -> None:
     """The pictures of the ranking's first, with index, label, and what the network says."""
     first = figures.ranking[:PICTURES]
     said = figures.run.predict(figures.examples.inputs[first])
