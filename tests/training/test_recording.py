@@ -105,9 +105,7 @@ def test_a_run_that_records_is_whole_and_its_lines_hold_no_nan(run: jaxmlp.Run, 
     names = {"checkpoints", "config.json", "metrics.jsonl", "recorded", "result.json"}
     assert {path.name for path in full.iterdir()} == names
     assert sorted(path.name for path in (full / "recorded").iterdir()) == ["1.npz", "2.npz"]
-    lines = [
-        json.loads(line, parse_constant=refuse) for line in (full / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = [json.loads(line, parse_constant=refuse) for line in (full / "metrics.jsonl").read_text().splitlines()]
     expected = {*QUANTITIES, "total_variance", "squared_gradient"}
     assert [{*line["recorded"]} for line in lines] == [expected, expected]
     assert [line["recorded"] for line in lines] == [line.recorded for line in run.history]
