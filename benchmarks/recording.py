@@ -1,4 +1,4 @@
-"""What recording costs: epochs of the lesson's network with nothing, everything cheap, and each quantity alone recorded.
+"""What recording costs: epochs of the lesson's network that record nothing, what is cheap, and each quantity alone.
 
     python -m benchmarks.recording
 

@@ -52,7 +52,7 @@ class Figures:
     """Of them among all training examples of the data set, before the validation split."""
     shape: tuple[int, ...]
     """Of one example."""
-    ranking: Int[np.ndarray, " N"]
+    ranking: Int[np.ndarray, " ranked"]
     """Positions in `examples`, from the one most likely mislabelled on; empty where it isn't known."""
     suspects: tuple[Suspect, ...]
     """The first of the ranking that the network contradicts and is sure about, whatever their number."""
@@ -99,7 +99,7 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     for line in run.history:
         file = folder / "recorded" / f"{line.epoch}.npz"
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 recordings.append({name: arrays[name] for name in record.quantities})
         except FileNotFoundError as error:
             raise RunError(f"{file}: no such file: expected what epoch {line.epoch} recorded") from error
@@ -131,7 +131,7 @@ def stayed(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
     return np.where(met.any(axis=0), total / np.maximum(met.sum(axis=0), 1), np.nan)
 
 
-def rank(figures: Figures) -> Int[np.ndarray, " N"]:
+def rank(figures: Figures) -> Int[np.ndarray, " ranked"]:
     """The training examples from the one most likely mislabelled on, by the losses in the run's second half.
 
     A loss that stays large is what the network cannot reconcile with the rest. Without losses it goes by the norms of
