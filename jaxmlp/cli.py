@@ -56,6 +56,14 @@ def parser() -> Parser:
         rest.required = False  # argparse would name it among the missing
         command.set_defaults(run=lambda given, interrupts, run=run: run(given.experiment, given.rest, interrupts))
 
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="say what stands out in a run that recorded, and draw a page of it",
+        description="Says in words what stands out in a run that recorded, and draws RUN/diagnosis.png.",
+    )
+    diagnose.add_argument("folder", metavar="RUN", type=Path, help="a run's folder, such as runs/lesson")
+    diagnose.set_defaults(run=lambda given, interrupts: run_diagnose(given.folder))
+
     devices = commands.add_parser("devices", help="list the devices that JAX sees")
     devices.set_defaults(run=lambda given, interrupts: run_devices())
     return top
@@ -210,6 +218,26 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
         comparison_figure(comparison, str(experiment.network)).savefig(folder / "comparison.png", dpi=110)
     console.print(comparison_table(comparison))
     console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False)
+    return 0
+
+
+def run_diagnose(folder: Path) -> int:
+    import io
+
+    from jaxmlp.training.diagnosis import findings, read_figures
+    from jaxmlp.training.run import write_whole, writing
+    from jaxmlp.views.diagnosis import diagnosis_figure
+    from jaxmlp.views.terminal import Terminal
+
+    figures = read_figures(folder)
+    lines = list(findings(figures).values())
+    page, console = io.BytesIO(), Terminal()
+    diagnosis_figure(figures, lines, f"{folder.name}: {figures.run.experiment.network}").savefig(page, dpi=110)
+    with writing(folder):
+        write_whole(folder / "diagnosis.png", page.getvalue())
+    for line in lines or ["nothing stands out"]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{folder / 'diagnosis.png'} shows it", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -265,3 +265,21 @@ def test_output_that_nobody_reads_ends_the_command_in_silence(arguments: list[st
         done = subprocess.run([*COMMAND, *arguments], cwd=place, stdout=pipe, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+def test_diagnosis_says_what_stands_out_and_draws_it(place: Path) -> None:
+    quantities = ("--record.quantities", "loss", "noise_scale", "example_losses")
+    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", *quantities).returncode == 0
+    end = jaxmlp_command(place, "diagnose", "runs/a")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert end.stdout.splitlines()[-1] == "runs/a/diagnosis.png shows it"
+    assert (place / "runs" / "a" / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_diagnosis_of_a_run_that_recorded_nothing_says_what_to_record(place: Path) -> None:
+    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a").returncode == 0
+    end = jaxmlp_command(place, "diagnose", "runs/a")
+    assert (end.returncode, end.stdout) == (2, "")
+    assert re.fullmatch(
+        r"jaxmlp: runs/a: the run recorded nothing: expected .*--record.quantities loss .*\n", end.stderr
+    )

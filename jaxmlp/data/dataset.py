@@ -165,10 +165,16 @@ def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | N
 
 def split(dataset: Dataset, validation: int, seed: int) -> tuple[Dataset, Examples]:
     """`validation` examples, fewer than there are, cut from the training set by seed: the rest, and what was cut."""
-    count = dataset.train.size
-    order = np.random.default_rng([seed, 0]).permutation(count)
-    held_out, rest = np.sort(order[:validation]), np.sort(order[validation:])
+    held_out, rest = split_indices(dataset.train.size, validation, seed)
     return replace(dataset, train=dataset.train.take(rest)), dataset.train.take(held_out)
+
+
+def split_indices(
+    count: int, validation: int, seed: int
+) -> tuple[Integer[np.ndarray, " M"], Integer[np.ndarray, " N"]]:
+    """Where the examples of `split` lie among all `count`: of those cut, and of the rest."""
+    order = np.random.default_rng([seed, 0]).permutation(count)
+    return np.sort(order[:validation]), np.sort(order[validation:])
 
 
 def as_inputs(raw: Num[Array, "B n_0"]) -> Float[Array, "B n_0"]:

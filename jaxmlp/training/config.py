@@ -3,7 +3,7 @@
 import math
 import numbers
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
@@ -81,6 +81,48 @@ class Train:
             raise ExperimentError(f"train.gradient is {self.gradient!r}: expected manual or auto")
 
 
+QuantityName = Literal[
+    "loss",
+    "noise_scale",
+    "norm_test",
+    "inner_product_test",
+    "orthogonality_test",
+    "gsnr",
+    "early_stopping",
+    "gradient_norm",
+    "gradient_histogram",
+    "update_size",
+    "update_ratio",
+    "distance",
+    "saturation",
+    "dead_units",
+    "example_losses",
+    "example_norms",
+    "example_cosines",
+]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is recorded while training, for `jaxmlp diagnose`."""
+
+    quantities: tuple[QuantityName, ...] = ()
+    """Names, each explained in jaxmlp/training/instruments.py; none by default."""
+
+    every: int = 1
+    """Steps from one recording to the next; the first step of every epoch is recorded."""
+
+    def __post_init__(self) -> None:
+        names = get_args(QuantityName)
+        for name in self.quantities:
+            if name not in names:
+                raise ExperimentError(f"record.quantities has {name!r}: expected some of {', '.join(names)}")
+        if len({*self.quantities}) < len(self.quantities):
+            raise ExperimentError(f"record.quantities is {' '.join(self.quantities)}: expected each once")
+        object.__setattr__(self, "quantities", tuple(self.quantities))
+        _number(self, "record.every", int, 1, "1 or more steps")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A network and how it is trained: everything that a run needs.
@@ -94,12 +136,19 @@ class Experiment:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
+    record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
-        for name, kind in (("network", Network), ("data", Data), ("optimizer", Optimizer), ("train", Train)):
+        parts = {"network": Network, "data": Data, "optimizer": Optimizer, "train": Train, "record": Record}
+        for name, kind in parts.items():
             part = getattr(self, name)
             if not isinstance(part, kind):
                 raise ExperimentError(f"{name} is {part!r}: expected a jaxmlp.{kind.__name__}")
+        if self.record.quantities and self.train.gradient != "manual":
+            raise ExperimentError(
+                f"train.gradient is {self.train.gradient!r}, but record.quantities are read off the hand-derived pass: "
+                "expected manual, or no record.quantities"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,11 +163,13 @@ class Experiment:
         """
         try:
             network = settings["network"] | {"sizes": tuple(settings["network"]["sizes"])}  # JSON knows lists only
+            record = settings.get("record", {})  # older runs have none
             return Experiment(
                 network=Network(**network),
                 data=Data(**settings["data"]),
                 optimizer=Optimizer(**settings["optimizer"]),
                 train=Train(**settings["train"]),
+                record=Record(**record | {"quantities": tuple(record.get("quantities", ()))}),
             )
         except (KeyError, TypeError) as error:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error

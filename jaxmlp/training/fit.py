@@ -7,6 +7,7 @@ from functools import partial
 from os import PathLike
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, UInt32
@@ -18,6 +19,7 @@ from jaxmlp.network import Network, Params, init
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
 from jaxmlp.training.optimizers import make
+from jaxmlp.training.recording import by_example, record_epoch, summary
 from jaxmlp.training.run import EpochRecord, Result, Run, RunFolder
 
 
@@ -98,8 +100,8 @@ def fit(
     Args:
         experiment: what to train and how.
         dataset: what to train on; by default what `experiment.data.source` names.
-        workdir: a folder that is to hold the run (config.json, metrics.jsonl, checkpoints/, result.json); by default
-            nothing is written. After every epoch it is complete up to there.
+        workdir: a folder that is to hold the run (config.json, metrics.jsonl, checkpoints/, recorded/, result.json); by
+            default nothing is written. After every epoch it is complete up to there.
         report: is called with each epoch's record.
 
     Raises:
@@ -132,27 +134,40 @@ def fit(
     state = initial_state(experiment)
     examples, validation = on_device(dataset.train), on_device(held_out)
 
+    record, recording, start = experiment.record, None, None
+    if record.quantities:
+        start = jax.tree.map(jnp.copy, state.params)  # the state itself is donated
+
     history: list[EpochRecord] = []
     for epoch in range(1, train.epochs + 1):
         begun = time.perf_counter()
-        order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
-        state, cost = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient)
+        order = order_of(train.seed, epoch, count, min(train.batch_size, count))
+        if start is None:
+            state, cost = train_epoch(
+                state, examples, jax.device_put(order), network=network, optimizer=optimizer, gradient=train.gradient
+            )
+        else:
+            state, cost, found = record_epoch(
+                state, start, examples, jax.device_put(order), network=network, optimizer=optimizer, record=record
+            )
+            recording = by_example(jax.device_get(found), order, count, record.every)
         train_loss = float(jax.device_get(cost))
         seconds = time.perf_counter() - begun
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
         refuse_divergence(experiment, epoch, training=train_loss, validation=loss)
-        record = EpochRecord(
+        line = EpochRecord(
             epoch=epoch,
             train_loss=train_loss,
             validation_loss=loss,
             validation_accuracy=accuracy,
             seconds=seconds,
             images_per_second=count / seconds,
+            recorded=None if recording is None else summary(recording),
         )
-        history.append(record)
+        history.append(line)
         if folder is not None:
-            folder.append(record, state.params)
-        report(record)
+            folder.append(line, state.params, recording)
+        report(line)
 
     test_loss, test_accuracy = scores(state.params, on_device(dataset.test), experiment)
     refuse_divergence(experiment, train.epochs, test=test_loss)

@@ -3,6 +3,7 @@
 config.json               the experiment, the data set's name and sizes, the versions: what it takes to run it again
 metrics.jsonl             a line an epoch
 checkpoints/params.npz    the parameters after the last whole epoch: kernel_1, bias_1, kernel_2, ...
+recorded/EPOCH.npz        what the epoch recorded, step by step and example by example, where `record` names anything
 result.json               written last, so that only a finished run has one
 """
 
@@ -21,6 +22,7 @@ from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,6 +49,8 @@ class EpochRecord:
     seconds: float
     """Of training alone; the first epoch's include compilation."""
     images_per_second: float
+    recorded: dict[str, Any] | None = None
+    """What the experiment records, in short (see `recording.summary`); None, and not in the file, without."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Run:
         return probabilities
 
 
-FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "comparison.json")
+FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "recorded", "comparison.json")
 
 
 class RunFolder:
@@ -183,12 +187,18 @@ class RunFolder:
                 state = what if name in used else state
             raise RunError(f"{path}: holds {state} already: expected a new folder; choose another, or remove it")
 
-    def append(self, record: EpochRecord, params: Params) -> None:
-        """Keeps an epoch: first its parameters, then its line."""
+    def append(self, record: EpochRecord, params: Params, recording: dict[str, np.ndarray] | None = None) -> None:
+        """Keeps an epoch: first its parameters and what it recorded, then its line."""
+        line = asdict(record)
+        if record.recorded is None:
+            del line["recorded"]
         with writing(self.path):
             save_params(self.path / "checkpoints" / "params.npz", params)
+            if recording is not None:
+                (self.path / "recorded").mkdir(exist_ok=True)
+                write_arrays(self.path / "recorded" / f"{record.epoch}.npz", recording)
             with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def finish(self, result: Result) -> None:
         with writing(self.path):
@@ -223,6 +233,13 @@ def write_whole(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an NPZ file, whole at every instant."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
+
+
 def save_params(path: Path, params: Params) -> None:
     """Writes the parameters to an NPZ file: kernel_1, bias_1, kernel_2, ..."""
     arrays = {
@@ -230,9 +247,7 @@ def save_params(path: Path, params: Params) -> None:
         for l, layer in enumerate(jax.device_get(params), start=1)
         for name, array in layer._asdict().items()
     }
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    write_whole(path, content.getvalue())
+    write_arrays(path, arrays)
 
 
 def load_params(path: Path, network: Network) -> Params:

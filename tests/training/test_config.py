@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Train
+from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Record, Train
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -53,3 +53,25 @@ def test_settings_survive_json() -> None:
 def test_settings_of_something_else_are_refused(settings: dict) -> None:
     with pytest.raises(ExperimentError, match="not an experiment's settings"):
         Experiment.from_dict(settings)
+
+
+def test_recordings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ExperimentError, match="record.quantities is loss loss: expected each once"):
+        Record(("loss", "loss"))
+    with pytest.raises(ExperimentError, match="record.every is 0: expected 1 or more steps"):
+        Record(every=0)
+    with pytest.raises(ExperimentError, match="read off the hand-derived pass: expected manual"):
+        Experiment(Network((2, 2)), train=Train(gradient="auto"), record=Record(("loss",)))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_quantity_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ExperimentError, match="record.quantities has 'los': expected some of loss, noise_scale, "):
+        Record(("los",))
+
+
+def test_settings_without_a_record_are_an_older_runs() -> None:
+    experiment = Experiment(Network((2, 2)))
+    settings = experiment.as_dict()
+    del settings["record"]
+    assert Experiment.from_dict(settings) == experiment

@@ -1,0 +1,80 @@
+"""What recording costs: epochs of the lesson's network that record nothing, what is cheap, and each quantity alone.
+
+    python -m benchmarks.recording
+
+784-16-16-10, batches of 32, all 60,000 training images, every quantity recorded at every step. The contestants take
+turns, an epoch each, so that a slow minute of the machine slows all; the ratios are taken turn by turn, against
+`train_epoch`, which records nothing.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import get_args
+
+import jax
+
+import jaxmlp
+from benchmarks.compare import processor
+from benchmarks.sick_runs import LESSON
+from jaxmlp import Optimizer, Record
+from jaxmlp.data.dataset import on_device
+from jaxmlp.training.config import QuantityName
+from jaxmlp.training.diagnosis import ADVISED
+from jaxmlp.training.epoch import TrainState, order_of, train_epoch
+from jaxmlp.training.optimizers import make
+from jaxmlp.training.recording import record_epoch
+
+
+def contestant(record: Record | None, dataset: jaxmlp.Dataset) -> Callable[[int], float]:
+    """A function that trains an epoch and gives its seconds, the transfer of what is recorded included."""
+    optimizer, start = make(Optimizer("sgd", 0.7)), jaxmlp.init(jax.random.key(0), LESSON)
+    copy = jax.tree.map(lambda leaf: leaf.copy(), start)
+    state, examples = TrainState(copy, optimizer.init(copy)), on_device(dataset.train)
+
+    def epoch(turn: int) -> float:
+        nonlocal state
+        order = jax.device_put(order_of(0, turn, dataset.train.size, 32))
+        begun = time.perf_counter()
+        if record is None:
+            state, cost = train_epoch(state, examples, order, network=LESSON, optimizer=optimizer, gradient="manual")
+        else:
+            state, cost, recorded = record_epoch(
+                state, start, examples, order, network=LESSON, optimizer=optimizer, record=record
+            )
+            jax.device_get(recorded)
+        cost.block_until_ready()
+        return time.perf_counter() - begun
+
+    return epoch
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=15, help="epochs of each contestant that count")
+    given = parser.parse_args()
+    dataset = jaxmlp.load_data("mnist")
+    advised, names = tuple(ADVISED.split()), get_args(QuantityName)
+    cheap = ("loss", "noise_scale", "norm_test", "example_losses", "example_norms")
+    records = {"nothing": None, "the cheap ones": Record(cheap), "the advised ones": Record(advised)}
+    records |= {"everything": Record(names), "everything, every 10 steps": Record(names, 10)}
+    records |= {name: Record((name,)) for name in names}
+    contestants = {name: contestant(record, dataset) for name, record in records.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(given.turns + 1):
+        for name, epoch in contestants.items():
+            took = epoch(turn + 1)
+            if turn:  # the first compiles
+                seconds[name].append(took)
+    print(f"{processor()}, jax {jax.__version__}; cheap: {', '.join(cheap)}\n")
+    print("| recorded at every step | an epoch | of nothing's | quartiles |\n| --- | --- | --- | --- |")
+    for name, times in seconds.items():
+        ratios = [a / b for a, b in zip(times, seconds["nothing"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else 3 * ratios
+        print(f"| {name} | {statistics.median(times):.3f} s | {middle:.2f} | {low:.2f} to {high:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

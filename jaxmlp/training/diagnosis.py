@@ -1,0 +1,346 @@
+"""What stands out in a recorded run, in words: a table of rules, each a function of a run's `Figures`.
+
+docs/diagnosis.md gives the reasons for the thresholds.
+"""
+
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxmlp.data.dataset import Dataset, Examples, split_indices
+from jaxmlp.errors import RunError
+from jaxmlp.training.fit import load_for
+from jaxmlp.training.instruments import OF_EXAMPLES
+from jaxmlp.training.recording import Recording, mean
+from jaxmlp.training.run import Run, load
+
+ADVISED = "loss noise_scale gradient_norm update_ratio saturation dead_units example_losses example_norms"
+"""What every rule and panel needs, and a step pays little for."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training example whose label the network contradicts."""
+
+    index: int
+    """Among all training examples of the data set, before the validation split."""
+    label: int
+    said: int
+    """The label that the network gives at the end."""
+    probability: float
+    """That the network gives `said`, among the labels."""
+    loss: float
+    """Its mean loss in the second half of the epochs."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A run as the rules see it."""
+
+    run: Run
+    recordings: tuple[Recording, ...]
+    """What each epoch recorded."""
+    examples: Examples
+    """Those that were trained on, in the order of the recordings."""
+    indices: Int[np.ndarray, " N"]
+    """Of them among all training examples of the data set, before the validation split."""
+    shape: tuple[int, ...]
+    """Of one example."""
+    ranking: Int[np.ndarray, " ranked"]
+    """Positions in `examples`, from the one most likely mislabelled on; empty where it isn't known."""
+    suspects: tuple[Suspect, ...]
+    """The first of the ranking that the network contradicts and is sure about, whatever their number."""
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return math.ceil(self.examples.size / self.batch)
+
+    @property
+    def batch(self) -> int:
+        return min(self.run.experiment.train.batch_size, self.examples.size)
+
+    def per_step(self, name: str) -> Float[np.ndarray, "steps ..."] | None:
+        """A quantity step by step through all epochs; None where it was not recorded."""
+        if any(name not in recording for recording in self.recordings):
+            return None
+        return np.concatenate([recording[name] for recording in self.recordings])
+
+    def per_epoch(self, name: str) -> Float[np.ndarray, "epochs ..."] | None:
+        """Its mean over each epoch's recorded steps; NaN where an epoch has none that is finite."""
+        if any(name not in recording for recording in self.recordings):
+            return None
+        return np.array([mean(recording[name]) for recording in self.recordings], float)
+
+
+def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> Figures:
+    """The figures of the run in a folder; `dataset` is what it was trained on, by default what its experiment names.
+
+    Raises:
+        RunError: where the folder holds no run, or one that recorded nothing.
+        DataError: for data that can't be read.
+    """
+    folder, run = Path(path), load(path)
+    record = run.experiment.record
+    if not record.quantities:
+        raise RunError(
+            f"{folder}: the run recorded nothing: expected one trained with --record.quantities {ADVISED}, or "
+            "some of them"
+        )
+    if not run.history:
+        raise RunError(f"{folder}: no epoch has ended yet: expected one or more")
+    recordings: list[Recording] = []
+    for line in run.history:
+        file = folder / "recorded" / f"{line.epoch}.npz"
+        try:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+                recordings.append({name: arrays[name] for name in record.quantities})
+        except FileNotFoundError as error:
+            raise RunError(f"{file}: no such file: expected what epoch {line.epoch} recorded") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise RunError(f"{file}: can't be read as what epoch {line.epoch} recorded: {error}") from error
+    if dataset is None:
+        dataset = load_for(run.experiment)
+    size, validation = dataset.train.size, run.experiment.data.validation
+    _, rest = split_indices(size, validation, run.experiment.train.seed)
+    kept = {recording[name].shape for recording in recordings for name in OF_EXAMPLES if name in recording}
+    if kept - {rest.shape}:
+        raise RunError(f"{folder}: recorded {kept} training examples, but {dataset.name} leaves {len(rest)}")
+    examples = dataset.train.take(rest)
+    bare = Figures(run, tuple(recordings), examples, rest, dataset.shape, np.zeros(0, np.int64), ())
+    ranked = replace(bare, ranking=rank(bare))
+    return replace(ranked, suspects=suspects(ranked))
+
+
+def stayed(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
+    """A quantity of every training example, in the mean over the second half of the epochs; NaN for those not met.
+
+    In the first everything is large, and where not every step is recorded chance would decide who was met in them.
+    """
+    if any(name not in recording for recording in figures.recordings):
+        return None
+    values = second_half(np.stack([recording[name] for recording in figures.recordings]))
+    met = np.isfinite(values)
+    total = np.where(met, values, 0).sum(axis=0, dtype=np.float64)
+    return np.where(met.any(axis=0), total / np.maximum(met.sum(axis=0), 1), np.nan)
+
+
+def rank(figures: Figures) -> Int[np.ndarray, " ranked"]:
+    """The training examples from the one most likely mislabelled on, by the losses in the run's second half.
+
+    A loss that stays large is what the network cannot reconcile with the rest. Without losses it goes by the norms of
+    their gradients, which say the same of a cross-entropy only: through sigmoid outputs and a squared error, the
+    gradient of an example that is contradicted with certainty vanishes.
+    """
+    values = stayed(figures, "example_losses")
+    if values is None:
+        values = stayed(figures, "example_norms")
+    if values is None or not figures.run.labelled:
+        return np.zeros(0, np.int64)
+    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
+    return order[: np.isfinite(values).sum()]
+
+
+SURE = 0.9
+
+
+def suspects(figures: Figures) -> tuple[Suspect, ...]:
+    """Those of the ranking's first 2 % that the network labels otherwise, with a probability above 0.9."""
+    run, losses = figures.run, stayed(figures, "example_losses")
+    if not figures.ranking.size or losses is None or run.experiment.network.output not in ("softmax", "sigmoid"):
+        return ()
+    first = figures.ranking[: math.ceil(0.02 * figures.examples.size)]
+    probabilities = run.probabilities(figures.examples.inputs[first])
+    said, labels = probabilities.argmax(axis=1), figures.examples.targets[first]
+    found = []
+    for i, position in enumerate(first):
+        if said[i] != labels[i] and probabilities[i, said[i]] > SURE:
+            own = (int(figures.indices[position]), int(labels[i]), int(said[i]))
+            found.append(Suspect(*own, float(probabilities[i, said[i]]), float(losses[position])))
+    return tuple(found)
+
+
+def chance(figures: Figures) -> float | None:
+    """The cost of the best constant outputs; None where that has no simple form."""
+    if not figures.run.labelled or figures.run.experiment.network.sizes[-1] == 1:
+        return None
+    share = np.bincount(figures.examples.targets) / figures.examples.size
+    share = share[share > 0]
+    loss = figures.run.experiment.network.loss
+    if loss == "cross_entropy":
+        return float(-(share * np.log(share)).sum())
+    return float((share * (1 - share)).sum()) if loss == "squared_error" else None
+
+
+def second_half(values: np.ndarray) -> np.ndarray:
+    """The later epochs, along the first axis; the one in the middle too."""
+    return values[len(values) // 2 :]
+
+
+def kept_promise(figures: Figures) -> float | None:
+    """How much of the fall that the gradients promise the training loss makes, in the second half of the epochs.
+
+    To first order a step of gradient descent lowers the cost by `learning_rate |G|^2`. From the middle of an epoch to
+    that of the next the loss falls by the differences of the epochs' means, and should by the sum of those products. A
+    ratio near 1 means that steps are so short that neither curvature nor noise is felt. None but for sgd.
+    """
+    squares, experiment = figures.per_epoch("noise_scale"), figures.run.experiment
+    if squares is None or experiment.optimizer.name != "sgd" or len(squares) < 2:
+        return None
+    promised = experiment.optimizer.learning_rate * figures.steps * squares[:, 1]
+    between = (promised[1:] + promised[:-1]) / 2
+    fall = -np.diff([line.train_loss for line in figures.run.history])
+    total = float(second_half(between).sum())
+    return float(second_half(fall).sum()) / total if total > 0 else None
+
+
+def stuck(figures: Figures) -> bool:
+    """Whether the last epoch's loss is no better than that of constant outputs."""
+    best = chance(figures)
+    return best is not None and figures.run.history[-1].train_loss > 0.98 * best
+
+
+def flat_from_the_start(figures: Figures) -> tuple[int, float] | None:
+    """The hidden layer (1, 2, ...) most saturated on the run's first batch, if nearly all of it is, and its share."""
+    flat = figures.per_step("saturation")
+    if flat is None or not flat.shape[1] or not flat[0].max() > 0.9:
+        return None
+    return 1 + int(flat[0].argmax()), float(flat[0].max())
+
+
+def slowest(ratios: Float[np.ndarray, " L"]) -> tuple[int, int] | None:
+    """The layers (1, 2, ...) that steps change least and most, where the first changes less than 1 % as much."""
+    slow, fast = int(ratios.argmin()), int(ratios.argmax())
+    return (slow + 1, fast + 1) if ratios[slow] < 0.01 * ratios[fast] else None
+
+
+def starved_from_the_start(figures: Figures) -> bool:
+    """Whether the run's first step already left a layer behind."""
+    ratios = figures.per_step("update_ratio")
+    return ratios is not None and slowest(ratios[0]) is not None
+
+
+def rate_too_high(figures: Figures) -> str | None:
+    """The loss is no better than constant outputs' or has risen again, and not for want of longer steps."""
+    history, rate = figures.run.history, figures.run.experiment.optimizer.learning_rate
+    last, lowest = history[-1].train_loss, min(line.train_loss for line in history)
+    if last > 1.2 * lowest:
+        return f"learning rate too high? the training loss has risen from {lowest:.4f} to {last:.4f} (rate {rate:g})"
+    promise = kept_promise(figures)
+    if not stuck(figures) or flat_from_the_start(figures) or starved_from_the_start(figures):
+        return None
+    if promise is not None and promise > 0.5 and alive(figures):  # too low rather
+        return None
+    dead, ending = figures.per_epoch("dead_units"), ""
+    if dead is not None and dead.size and dead[-1].max() > 0.1:
+        layer = 1 + int(dead[-1].argmax())
+        ending = f"; {100 * dead[-1].max():.0f} % of hidden layer {layer}'s units pass nothing back"
+    return (
+        f"learning rate too high: at {rate:g} the training loss is {last:.4f} after {len(history)} epochs, where "
+        f"constant outputs give {chance(figures):.4f}{ending}"
+    )
+
+
+def alive(figures: Figures) -> bool:
+    """Whether the gradient is not lost: its norm in the last epoch is above a thousandth of the run's first."""
+    norms = figures.per_step("gradient_norm")
+    if norms is None:
+        return True
+    last = mean(figures.recordings[-1]["gradient_norm"])
+    return bool(np.max([one or 0.0 for one in last]) > 1e-3 * norms[0].max())
+
+
+def rate_too_low(figures: Figures) -> str | None:
+    """The loss still falls as if there were neither curvature nor noise."""
+    promise, rate = kept_promise(figures), figures.run.experiment.optimizer.learning_rate
+    if promise is None or promise < 0.5 or not alive(figures):
+        return None
+    return (
+        f"learning rate too low: at {rate:g} the training loss still falls by {100 * promise:.0f} % of what its "
+        "gradients promise to first order; longer steps would be felt"
+    )
+
+
+def layer_that_does_not_learn(figures: Figures) -> str | None:
+    """A hidden layer flat from the start, or one whose steps are tiny beside another's."""
+    flat = flat_from_the_start(figures)
+    if flat is not None:
+        layer, share = flat
+        scale = "; are the inputs scaled to about 1?" if layer == 1 else ""
+        return f"hidden layer {layer} is saturated: {100 * share:.0f} % of its units are flat on the first batch{scale}"
+    ratios = figures.per_epoch("update_ratio")
+    if ratios is None or (stuck(figures) and not starved_from_the_start(figures)):  # steps too long have broken it
+        return None
+    typical = np.median(ratios, axis=0)
+    layers = slowest(typical)
+    if layers is None:
+        return None
+    slow, fast = layers
+    return (
+        f"layer {slow} hardly learns: a step changes it by {typical[slow - 1]:.1e} of its norm, layer {fast} by "
+        f"{typical[fast - 1]:.1e} (vanishing gradient?)"
+    )
+
+
+def dying_units(figures: Figures) -> str | None:
+    """Many units that pass nothing back, in a network that learns all the same."""
+    dead = figures.per_epoch("dead_units")
+    if dead is None or not dead.size or figures.batch < 8 or stuck(figures) or flat_from_the_start(figures):
+        return None
+    layer = int(dead[-1].argmax())
+    if dead[-1, layer] < 0.25:
+        return None
+    return f"hidden layer {layer + 1} loses units: {100 * dead[-1, layer]:.0f} % pass nothing back on a whole batch"
+
+
+def batch_past_noise_scale(figures: Figures) -> str | None:
+    """Twice the batch would no longer give nearly twice the progress."""
+    raw = figures.per_epoch("noise_scale")
+    if raw is None or not alive(figures) or flat_from_the_start(figures):
+        return None
+    variance, square = second_half(raw).mean(axis=0)
+    if not square > 0 or not figures.batch > 2 * variance / square:
+        return None
+    return (
+        f"batch size past the noise scale: batches of {figures.batch:,} where the noise scale is "
+        f"{variance / square:,.0f}; smaller ones would get as far with fewer examples"
+    )
+
+
+MISLABELLED = 0.007
+"""Of the training examples; clean MNIST has 0.05 to 0.5 %, with 1 % of its labels changed it is 0.8 to 1.3 %."""
+
+
+def mislabelled(figures: Figures) -> str | None:
+    """More examples than an ordinary data set has, whose labels a good network contradicts and is sure about."""
+    count, size = len(figures.suspects), figures.examples.size
+    accuracy = figures.run.history[-1].validation_accuracy
+    if count < MISLABELLED * size or stuck(figures) or (accuracy is not None and accuracy < 0.8):
+        return None
+    first = figures.suspects[0]
+    return (
+        f"{count:,} of {size:,} training examples look mislabelled, first example {first.index} with label "
+        f"{first.label}, which the network takes for {first.said} ({100 * first.probability:.1f} %)"
+    )
+
+
+RULES: dict[str, Callable[[Figures], str | None]] = {
+    "rate too high": rate_too_high,
+    "rate too low": rate_too_low,
+    "layer": layer_that_does_not_learn,
+    "units": dying_units,
+    "batch": batch_past_noise_scale,
+    "labels": mislabelled,
+}
+
+
+def findings(figures: Figures) -> dict[str, str]:
+    """What stands out, by the rule that says it, in a line each; empty for a healthy run."""
+    said = {name: rule(figures) for name, rule in RULES.items()}
+    return {name: line for name, line in said.items() if line is not None}

@@ -1,0 +1,115 @@
+"""Recording while training: the compiled epoch that measures as it goes, and what is kept of it."""
+
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxmlp.backprop import backpropagate, mean_gradient
+from jaxmlp.data.dataset import Examples
+from jaxmlp.network import Network, Params, weighted_mean
+from jaxmlp.training.config import Record
+from jaxmlp.training.epoch import TrainState, flip, gather, masks
+from jaxmlp.training.instruments import OF_EXAMPLES, Step, measure, slopes
+
+
+@partial(jax.jit, static_argnames=("network", "optimizer", "record"), donate_argnames="state")
+def record_epoch(
+    state: TrainState,
+    start: Params,
+    examples: Examples,
+    order: Int[Array, "steps batch_size"],
+    *,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    record: Record,
+) -> tuple[TrainState, Float[Array, ""], dict[str, Array]]:
+    """`train_epoch` with the hand-derived gradient, and every recorded quantity with an axis of steps in front.
+
+    The steps are the first and every `record.every`-th after it. `start` are the parameters that the run started from.
+    """
+    count, steps = examples.inputs.shape[0], order.shape[0]
+    flipped_start = flip(start)
+
+    def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, tuple[Array, dict[str, Array]]]:
+        indices, weights, due = at
+        batch = gather(examples, indices, weights)
+        params = flip(state.params)
+        trace = backpropagate(params, batch, network)
+        gradient = flip(mean_gradient(trace))
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        after: Any = optax.apply_updates(state.params, updates)
+
+        def recorded() -> dict[str, Array]:
+            known = Step(trace, gradient, state.params, after, flipped_start, slopes(params, batch, network))
+            return measure(known, record.quantities)
+
+        found = recorded() if record.every == 1 else jax.lax.cond(due, recorded, partial(blank, recorded))
+        cost = weighted_mean(trace.losses, trace.weights)
+        return TrainState(after, optimizer_state), (cost * jnp.sum(weights), found)
+
+    due = jnp.arange(steps) % record.every == 0
+    state, (costs, found) = jax.lax.scan(step, flip(state), (order, masks(count, order.shape), due))
+    kept = {name: values[:: record.every] for name, values in found.items()}
+    return flip(state), jnp.sum(costs) / count, kept
+
+
+def blank(function: Any) -> Any:
+    """What the function returns, with 0 in place of every number."""
+    return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(function))
+
+
+Recording: TypeAlias = dict[str, np.ndarray]
+"""An epoch's, by name: what `record_epoch` gives, an axis of steps in front; but see `by_example`."""
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+
+
+def by_example(found: Recording, order: Int[np.ndarray, "steps batch_size"], count: int, every: int) -> Recording:
+    """The same with the quantities of examples in the order of the training examples, (N,).
+
+    NaN for those that no recorded step met.
+    """
+    there = (np.arange(order.size) < count).reshape(order.shape)[::every]
+    met, ordered = order[::every][there], dict(found)
+    for name in OF_EXAMPLES:
+        if name in found:
+            ordered[name] = np.full(count, np.nan, found[name].dtype)
+            ordered[name][met] = found[name][there]
+    return ordered
+
+
+def summary(recording: Recording) -> dict[str, Any]:
+    """An epoch's recording in short, for its line of metrics.jsonl: numbers, and lists of a number a layer.
+
+    Each is the mean over the recorded steps, those left out where it is not finite; None where none is. Of the noise
+    scale, tr Sigma and |G|^2 are averaged each, before their ratio, which is None where |G|^2 is lost in its own
+    noise. A histogram is the sum; of quantities of examples there are quantiles: the median, 90, 99 and 100 %.
+    """
+    short: dict[str, Any] = {}
+    for name, values in recording.items():
+        if name in OF_EXAMPLES:
+            met = values[np.isfinite(values)]
+            short[name] = np.quantile(met, QUANTILES).tolist() if met.size else None
+        elif name == "gradient_histogram":
+            short[name] = values.sum(axis=0).astype(int).tolist()
+        elif name == "noise_scale":
+            variance, square = mean(values)
+            scale = variance / square if variance is not None and square is not None and square > 0 else None
+            short |= {"total_variance": variance, "squared_gradient": square, "noise_scale": scale}
+        else:
+            short[name] = mean(values)
+    return short
+
+
+def mean(values: Float[np.ndarray, "steps ..."]) -> Any:
+    """Over the steps, in float64, of the finite ones: a number or a list."""
+    finite = np.isfinite(values)
+    met = finite.sum(axis=0)
+    total = np.where(finite, values, 0).sum(axis=0, dtype=np.float64) / np.maximum(met, 1)
+    means = [float(one) if there else None for one, there in zip(total.ravel(), met.ravel(), strict=True)]
+    return means if values.ndim > 1 else means[0]

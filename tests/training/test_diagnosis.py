@@ -1,0 +1,115 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jaxmlp
+from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Record, RunError, Train
+from jaxmlp.training.diagnosis import ADVISED, Figures, findings, read_figures
+
+LESSON = Network((784, 16, 16, 10))
+RECORD = Record(tuple(ADVISED.split()))
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Dataset:
+    whole = jaxmlp.load_data("mnist")
+    return replace(whole, train=whole.train.take(slice(12_000)), test=whole.test.take(slice(100)))
+
+
+def figures_of(dataset: Dataset, folder: Path, network: Network, rate: float, batch: int, epochs: int) -> Figures:
+    experiment = Experiment(network, Data(validation=1000), Optimizer("sgd", rate), Train(epochs, batch), RECORD)
+    jaxmlp.fit(experiment, dataset, workdir=folder / "run")
+    return read_figures(folder / "run", dataset)
+
+
+def unscaled(dataset: Dataset) -> Dataset:
+    train, test = dataset.train, dataset.test
+    return Dataset.from_arrays(
+        train.inputs.astype(np.float32), train.targets, test.inputs.astype(np.float32), test.targets
+    )
+
+
+DEEP = Network((784, *[16] * 6, 10), "sigmoid", "softmax", "cross_entropy")
+
+
+@pytest.mark.parametrize(
+    ("expected", "network", "rate", "batch", "epochs"),
+    [
+        (set(), LESSON, 0.7, 32, 6),
+        ({"rate too high"}, LESSON, 21.0, 32, 4),
+        ({"rate too low"}, LESSON, 0.7 / 30, 32, 4),
+        ({"rate too low", "batch"}, LESSON, 0.7, 8192, 12),
+        ({"layer"}, DEEP, 0.1, 32, 3),
+    ],
+)
+def test_a_sick_run_is_named_and_a_healthy_one_is_not(
+    expected: set[str], network: Network, rate: float, batch: int, epochs: int, mnist: Dataset, tmp_path: Path
+) -> None:
+    said = findings(figures_of(mnist, tmp_path, network, rate, batch, epochs))
+    assert {*said} == expected, said
+    assert all("\n" not in line for line in said.values())
+
+
+def test_saturated_units_are_named_with_their_layer(mnist: Dataset, tmp_path: Path) -> None:
+    said = findings(figures_of(unscaled(mnist), tmp_path, Network((784, 30, 16, 10)), 0.7, 32, 2))
+    assert {*said} == {"layer"}
+    assert said["layer"].startswith("hidden layer 1 is saturated: 9")
+
+
+def test_changed_labels_rank_highest_and_are_said(mnist: Dataset, tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), mnist.train.targets.copy()
+    which = rng.choice(12_000, 120, replace=False)
+    labels[which] = (labels[which] + rng.integers(1, 10, 120)) % 10
+    changed = replace(mnist, train=mnist.train._replace(targets=labels))
+    network = Network((784, 32, 10), "sigmoid", "softmax", "cross_entropy")
+    figures = figures_of(changed, tmp_path, network, 0.5, 32, 8)
+    first = figures.indices[figures.ranking[: round(0.02 * len(figures.indices))]]
+    trained = np.isin(which, figures.indices)
+    assert np.isin(which[trained], first).mean() >= 0.8
+    np.testing.assert_array_equal(labels[figures.indices], figures.examples.targets)
+    said = findings(figures)
+    assert {*said} == {"labels"}
+    suspect = figures.suspects[0]
+    assert f"first example {suspect.index} with label {suspect.label}" in said["labels"]
+    assert (suspect.index in which) or mnist.train.targets[suspect.index] == suspect.label
+
+
+@pytest.fixture
+def small(digits: Dataset, tmp_path: Path) -> Any:
+    """Makes a run of the small digits that records the named quantities."""
+
+    def make(*quantities: Any) -> Path:
+        experiment = Experiment(Network((20, 8, 3)), Data(validation=40), train=Train(2, 16), record=Record(quantities))
+        jaxmlp.fit(experiment, digits, workdir=tmp_path / "run")
+        return tmp_path / "run"
+
+    return make
+
+
+@pytest.mark.parametrize("quantity", ADVISED.split())
+def test_rules_are_silent_about_what_was_not_recorded(quantity: str, small: Any, digits: Dataset) -> None:
+    findings(read_figures(small(quantity), digits))
+
+
+def test_a_run_that_recorded_nothing_is_refused_with_what_to_record(small: Any, digits: Dataset) -> None:
+    with pytest.raises(RunError, match="recorded nothing: expected one trained with --record.quantities loss noise_s"):
+        read_figures(small(), digits)
+
+
+def test_missing_and_damaged_recordings_are_named(small: Any, digits: Dataset) -> None:
+    file = small("loss", "example_norms") / "recorded" / "2.npz"
+    for content in (b"", file.read_bytes()[:100]):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=r"2.npz: can't be read as what epoch 2 recorded"):
+            read_figures(file.parents[1], digits)
+    file.unlink()
+    with pytest.raises(RunError, match=r"2.npz: no such file"):
+        read_figures(file.parents[1], digits)
+
+
+def test_a_data_set_of_another_size_is_refused(small: Any, digits: Dataset) -> None:
+    with pytest.raises(RunError, match="training examples, but digits leaves 60"):
+        read_figures(small("example_norms"), replace(digits, train=digits.train.take(slice(100))))

@@ -1,0 +1,181 @@
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxmlp
+from jaxmlp import Batch, Layer, Network, Params
+from jaxmlp.training.config import QuantityName
+from jaxmlp.training.epoch import flip
+from jaxmlp.training.instruments import EDGES, INSTRUMENTS, Step, measure, slopes
+
+NETWORK = Network((5, 4, 4, 3), "tanh")
+RATE = 0.3
+QUANTITIES: tuple[QuantityName, ...] = get_args(QuantityName)
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Any:
+    with jax.enable_x64(True):
+        yield
+
+
+def make_params(seed: int, network: Network = NETWORK, scale: float = 1.0) -> Params:
+    params = jaxmlp.init(jax.random.key(seed), network, jnp.float64)
+    return jax.tree.map(lambda leaf: scale * leaf + 0.1, params)
+
+
+def make_batch(seed: int, weights: Any = None, count: int = 7) -> Batch:
+    rng = np.random.default_rng(seed)
+    inputs, labels = rng.normal(size=(count, 5)), rng.integers(0, 3, count).astype(np.int32)
+    return Batch(
+        jnp.asarray(inputs), jnp.asarray(labels), None if weights is None else jnp.asarray(weights, jnp.float64)
+    )
+
+
+def by_hand(params: Params, start: Params, batch: Batch, network: Network) -> dict[str, Any]:
+    """What a step of gradient descent records."""
+    trace = jaxmlp.backpropagate(params, batch, network)
+    gradient = jaxmlp.mean_gradient(trace)
+    after = jax.tree.map(lambda p, g: p - RATE * g, params, gradient)
+    step = Step(trace, *map(flip, (gradient, params, after, start)), slopes(params, batch, network))
+    return measure(step, QUANTITIES)
+
+
+compiled = jax.jit(by_hand, static_argnums=3)
+
+
+def layers_of(tree: Any, axes: int = 0) -> list[np.ndarray]:
+    """Each layer's kernel and bias in a row, behind so many leading axes."""
+    return [
+        np.concatenate([np.asarray(leaf).reshape(*leaf.shape[:axes], -1) for leaf in layer], axis=-1) for layer in tree
+    ]
+
+
+def twins(params: Params, start: Params, batch: Batch, network: Network) -> dict[str, np.ndarray]:
+    """The same through vmap(grad), the masked ones left out and the others there as often as they count."""
+
+    def cost(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
+        return jaxmlp.loss(params, Batch(x[None], y[None]), network)
+
+    values, own = jax.vmap(jax.value_and_grad(cost), (None, 0, 0))(params, batch.inputs, batch.targets)
+    B = len(values)
+    w = np.ones(B, int) if batch.weights is None else np.asarray(batch.weights, int)
+    each = np.repeat(np.arange(B), w)
+    layers = layers_of(own, axes=1)
+    alone, g = np.concatenate(layers, axis=1), np.concatenate(layers, axis=1)[each]
+    W, gbar = len(g), g.mean(axis=0)
+    means = [layer[each].mean(axis=0) for layer in layers]
+    Sigma, norm = g.var(axis=0, ddof=1).sum(), np.linalg.norm(gbar)
+    p = g @ gbar / norm
+    across = g - np.outer(p, gbar / norm)
+    variance = g.var(axis=0, ddof=1)
+    gsnr = (gbar[variance > 0] ** 2 / variance[variance > 0]).mean()
+    before, origin = layers_of(params), layers_of(start)
+    after = [theta - RATE * mean for theta, mean in zip(before, means, strict=True)]
+
+    a, flat = np.asarray(batch.inputs), []
+    for layer in params[:-1]:
+        a = np.tanh(a @ np.asarray(layer.kernel) + np.asarray(layer.bias))
+        flat.append(1 - a * a < 0.01)
+    norms = np.linalg.norm(alone, axis=1)
+    edges = np.array([0, *EDGES, np.inf])
+    return {
+        "loss": np.asarray(values)[each].mean(),
+        "noise_scale": np.array([Sigma, (norm**2 * W - (g**2).sum(axis=1).mean()) / (W - 1)]),  # appendix A.1
+        "norm_test": np.sqrt(Sigma / W) / norm,
+        "inner_product_test": np.sqrt(p.var(ddof=1) / W) / norm,
+        "orthogonality_test": np.sqrt((across**2).sum() / (W - 1) / W) / norm,
+        "gsnr": gsnr,
+        "early_stopping": 1 - W * gsnr,
+        "gradient_norm": np.array([np.linalg.norm(mean) for mean in means]),
+        "gradient_histogram": np.array([np.histogram(np.abs(mean), edges)[0] for mean in means]),
+        "update_size": np.array([np.linalg.norm(b - a) for a, b in zip(before, after, strict=True)]),
+        "update_ratio": np.array(
+            [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(before, after, strict=True)]
+        ),
+        "distance": np.array([np.linalg.norm(b - a) for a, b in zip(origin, after, strict=True)]),
+        "saturation": np.array([one[each].mean() for one in flat]),
+        "dead_units": np.array([one[each].all(axis=0).mean() for one in flat]),
+        "example_losses": np.where(w > 0, values, np.nan),
+        "example_norms": np.where(w > 0, norms, np.nan),
+        "example_cosines": np.where(w > 0, alone @ gbar / norms / norm, np.nan),
+    }
+
+
+@pytest.mark.parametrize("weights", [None, [1, 1, 1, 1, 1, 0, 0], [0, 2, 1, 3, 0, 1, 1]])
+@pytest.mark.parametrize("scale", [1.0, 3.0])  # the larger one saturates
+def test_every_instrument_is_its_twin_by_autodiff_whatever_is_masked(weights: Any, scale: float) -> None:
+    params, start, batch = make_params(1, scale=scale), make_params(2), make_batch(3, weights)
+    found, expected = compiled(params, start, batch, NETWORK), twins(params, start, batch, NETWORK)
+    assert found.keys() == expected.keys() == {*INSTRUMENTS}
+    for name, twin in expected.items():
+        np.testing.assert_allclose(found[name], twin, rtol=1e-9, atol=1e-13, err_msg=name)
+    if scale > 1:
+        assert np.asarray(found["saturation"]).max() > 0.1
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000), fill=st.integers(1, 4), scale=st.sampled_from([0.3, 2.0]))
+def test_the_fill_of_a_ragged_batch_changes_nothing(seed: int, fill: int, scale: float) -> None:
+    with jax.enable_x64(True):
+        params, start = make_params(seed, scale=scale), make_params(seed + 1)
+        batch = make_batch(seed)
+        mask = np.arange(7) < 7 - fill
+        masked = batch._replace(weights=jnp.asarray(mask, jnp.float64))
+        short = Batch(*(rows[: 7 - fill] for rows in batch[:2]))
+        found, alone = compiled(params, start, masked, NETWORK), by_hand(params, start, short, NETWORK)
+        for name, value in found.items():
+            values = np.asarray(value)[mask] if name.startswith("example_") else value
+            np.testing.assert_allclose(values, alone[name], rtol=1e-9, atol=1e-13, err_msg=name)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000))
+def test_the_tests_of_a_batch_size_are_pythagoras(seed: int) -> None:
+    with jax.enable_x64(True):
+        found = compiled(make_params(seed), make_params(seed), make_batch(seed), NETWORK)
+        legs = found["inner_product_test"] ** 2 + found["orthogonality_test"] ** 2
+        np.testing.assert_allclose(legs, found["norm_test"] ** 2, rtol=1e-9)
+
+
+def test_the_noise_scales_two_parts_are_unbiased() -> None:
+    """Over all pairs of a population's gradients, of which the means are known."""
+    network = Network((1, 1), output="identity")
+    params, x, y = (Layer(jnp.ones((1, 1)), jnp.zeros(1)),), np.array([1.0, 2, -1, 3]), np.array([0.0, 5, 1, -2])
+    parts = []
+    for i in range(4):
+        for j in range(4):  # with replacement: independent draws
+            pair = Batch(jnp.asarray(x[[i, j], None]), jnp.asarray(y[[i, j], None]))
+            parts.append(np.asarray(compiled(params, params, pair, network)["noise_scale"]))
+    g = 2 * (x - y)[:, None] * np.stack([x, np.ones(4)], axis=1)
+    np.testing.assert_allclose(np.mean(parts, axis=0), [g.var(axis=0).sum(), (g.mean(axis=0) ** 2).sum()], rtol=1e-9)
+
+
+def test_a_single_example_has_no_variance_and_everything_else() -> None:
+    found = by_hand(make_params(0), make_params(1), make_batch(0, count=1), NETWORK)
+    unknown = {name for name, value in found.items() if not np.isfinite(value).all()}
+    variances = {"noise_scale", "norm_test", "inner_product_test", "orthogonality_test", "gsnr", "early_stopping"}
+    assert unknown == variances
+
+
+@pytest.mark.parametrize("activation", ["relu", "softmax"])
+def test_a_units_slope_says_whether_it_is_dead(activation: str) -> None:
+    network = Network((5, 4, 3), activation)
+    params = make_params(0, network)
+    off = params[0].bias.at[0].set(-1e3)
+    params = (params[0]._replace(bias=off), params[1])
+    dead = by_hand(params, params, make_batch(0), network)["dead_units"]
+    assert dead.shape == (1,)
+    assert dead[0] >= 0.25
+
+
+def test_a_network_without_hidden_layers_has_no_units_to_watch() -> None:
+    network = Network((5, 3), output="softmax", loss="cross_entropy")
+    found = by_hand(make_params(0, network), make_params(1, network), make_batch(0), network)
+    assert found["saturation"].shape == found["dead_units"].shape == (0,)
+    assert found["gradient_norm"].shape == (1,)

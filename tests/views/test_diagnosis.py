@@ -1,0 +1,45 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+import jaxmlp
+from jaxmlp import Data, Dataset, Experiment, Network, Record, Train
+from jaxmlp.training.config import QuantityName
+from jaxmlp.training.diagnosis import Figures, read_figures
+from jaxmlp.views.diagnosis import PANELS, diagnosis_figure, smooth
+
+
+def figures_of(dataset: Dataset, folder: Path, *quantities: QuantityName) -> Figures:
+    experiment = Experiment(Network((20, 6, 3)), Data(validation=42), train=Train(2, 16), record=Record(quantities))
+    jaxmlp.fit(experiment, dataset, workdir=folder / "run")
+    return read_figures(folder / "run", dataset)
+
+
+def test_the_page_has_the_words_a_panel_of_everything_and_pictures(digits: Dataset, tmp_path: Path) -> None:
+    figures = figures_of(digits, tmp_path, *get_args(QuantityName))
+    page = diagnosis_figure(figures, ["the first thing", "the second"], "small")
+    page.savefig(tmp_path / "page.png")
+    titles = [axis.get_title() for part in page.subfigs for axis in part.axes]
+    assert {panel[1] for panel in PANELS} < {*titles}
+    assert "Elements of the mean gradient, last epoch" in titles
+    position = figures.ranking[0]
+    assert any(title.startswith(f"{figures.indices[position]}\n") for title in titles)
+    said = "\n".join(text.get_text() for part in page.subfigs for text in part.texts)
+    assert "the first thing\n- the second" in said
+
+
+@pytest.mark.parametrize("quantity", ["loss", "noise_scale", "dead_units"])
+def test_a_page_of_little_can_be_drawn(quantity: QuantityName, digits: Dataset, tmp_path: Path) -> None:
+    figures = figures_of(replace(digits, shape=(20,)), tmp_path, quantity)
+    page = diagnosis_figure(figures, [], "small")
+    page.savefig(tmp_path / "page.png")
+    assert len(page.subfigs) == 2
+
+
+def test_stretches_are_means_of_what_is_finite() -> None:
+    values = np.array([1.0, 3.0, np.nan, 5.0, np.nan, np.nan])
+    np.testing.assert_array_equal(smooth(values, 3), [2, 5, np.nan])
+    np.testing.assert_array_equal(smooth(values), values)
