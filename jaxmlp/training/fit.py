@@ -18,6 +18,7 @@ from jaxmlp.network import Network, Params, init
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
 from jaxmlp.training.optimizers import make
+from jaxmlp.training.privacy import PrivateTraining
 from jaxmlp.training.run import EpochRecord, Result, Run, RunFolder
 
 
@@ -103,7 +104,7 @@ def fit(
 
     Raises:
         DataError: for data that can't be used.
-        ExperimentError: for a network whose sizes don't fit the data.
+        ExperimentError: for a network whose sizes don't fit the data, or privacy that can't be had.
         RunError: for a folder that holds a run already or can't be written.
         DivergedError: where a loss is not a number any more.
 
@@ -124,9 +125,10 @@ def fit(
     else:
         check_fit(experiment, dataset)
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
+    network, train, count = experiment.network, experiment.train, dataset.train.size
+    private = PrivateTraining.of(experiment, count)
     folder = None if workdir is None else RunFolder.create(workdir, experiment, dataset)
 
-    network, train, count = experiment.network, experiment.train, dataset.train.size
     optimizer = make(experiment.optimizer)
     state = initial_state(experiment)
     examples, validation = on_device(dataset.train), on_device(held_out)
@@ -134,8 +136,13 @@ def fit(
     history: list[EpochRecord] = []
     for epoch in range(1, train.epochs + 1):
         begun = time.perf_counter()
-        order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
-        state, cost = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient)
+        if private is None:
+            order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
+            state, cost = train_epoch(
+                state, examples, order, network=network, optimizer=optimizer, gradient=train.gradient
+            )
+        else:
+            state, cost = private.epoch(state, examples, epoch, optimizer)
         train_loss = float(jax.device_get(cost))
         seconds = time.perf_counter() - begun
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
@@ -147,6 +154,7 @@ def fit(
             validation_accuracy=accuracy,
             seconds=seconds,
             images_per_second=count / seconds,
+            epsilon=None if private is None else private.spent(epoch),
         )
         history.append(record)
         if folder is not None:
@@ -164,6 +172,7 @@ def fit(
         parameters=network.parameters,
         train_seconds=sum(record.seconds for record in history),
         wall_seconds=time.perf_counter() - started,
+        epsilon=history[-1].epsilon,
     )
     if folder is not None:
         folder.finish(result)

@@ -21,6 +21,7 @@ from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,6 +48,8 @@ class EpochRecord:
     seconds: float
     """Of training alone; the first epoch's include compilation."""
     images_per_second: float
+    epsilon: float | None = None
+    """The privacy spent up to here; None, and absent from the file, where training is not private."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Result:
     """Of training alone, compilation included."""
     wall_seconds: float
     """From reading the data to the test."""
+    epsilon: float | None = None
+    """The privacy spent; None, and absent from the file, where training is not private."""
 
 
 @partial(jax.jit, static_argnames="network")
@@ -186,13 +191,19 @@ class RunFolder:
         with writing(self.path):
             save_params(self.path / "checkpoints" / "params.npz", params)
             with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
+                file.write(json.dumps(as_json(record), allow_nan=False) + "\n")
 
     def finish(self, result: Result) -> None:
         with writing(self.path):
             write_whole(
-                self.path / "result.json", (json.dumps(asdict(result), indent=2, allow_nan=False) + "\n").encode()
+                self.path / "result.json", (json.dumps(as_json(result), indent=2, allow_nan=False) + "\n").encode()
             )
+
+
+def as_json(record: EpochRecord | Result) -> dict[str, Any]:
+    """A record as its file has it: without the epsilon that training without privacy doesn't have."""
+    fields = asdict(record)
+    return fields if record.epsilon is not None else {name: fields[name] for name in fields if name != "epsilon"}
 
 
 @contextmanager
