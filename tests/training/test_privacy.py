@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Data, Dataset, Experiment, ExperimentError, Network, Optimizer, Privacy, Train
+from jaxmlp.data.dataset import on_device
 from jaxmlp.perexample import clipped_sum
 from jaxmlp.training import privacy
+from jaxmlp.training.fit import initial_state
+from jaxmlp.training.optimizers import make
 from jaxmlp.training.privacy import Steps, calibrate, capacity, draw, noise_key, private_gradient, steps_of_epoch
 
 NETWORK = Network((4, 3, 2), "tanh", "softmax", "cross_entropy")
@@ -254,16 +257,18 @@ def test_a_seed_gives_the_same_private_run_and_privacy_changes_it(digits: Datase
 def test_a_private_epoch_is_its_steps_one_by_one(digits: Dataset) -> None:
     private = privacy.PrivateTraining.of(PRIVATE, digits.train.size)
     assert private is not None
-    optimizer = jaxmlp.training.optimizers.make(PRIVATE.optimizer)
-    state = jaxmlp.training.fit.initial_state(PRIVATE)
-    params, examples = state.params, jaxmlp.data.dataset.on_device(digits.train)
+    optimizer = make(PRIVATE.optimizer)
+    state = initial_state(PRIVATE)
+    params, examples = state.params, on_device(digits.train)
     trained, cost = private.epoch(state, examples, 3, optimizer)
-    params, (indices, weights) = jaxmlp.training.fit.initial_state(PRIVATE).params, draw(0, 3, 203, 50)
+    params, (indices, weights) = initial_state(PRIVATE).params, draw(0, 3, 203, 50)
     losses, steps = 0.0, steps_of_epoch(203, 50)
     assert steps == 4
     for t in range(steps):
         members = indices[t][weights[t] > 0]
-        batch = Batch(jnp.asarray(digits.train.inputs[members], jnp.float32) / 255, digits.train.targets[members])
+        batch = Batch(
+            *map(jnp.asarray, (np.float32(digits.train.inputs[members] / 255), digits.train.targets[members]))
+        )
         trace = jaxmlp.backpropagate(params, batch, PRIVATE.network)
         numbers = (jnp.float32(n) for n in (0.5, private.steps.sigma, 50))
         gradient = private_gradient(trace, noise_key(jnp.uint32(0), jnp.uint32(2 * steps + t)), *numbers)
