@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
     from jaxmlp.training.check import check_experiment
     from jaxmlp.training.compare import Comparison, compare
-    from jaxmlp.training.config import Data, Experiment, Optimizer, Record, Train
+    from jaxmlp.training.config import Data, Experiment, Optimizer, Privacy, Record, Train
     from jaxmlp.training.fit import fit
     from jaxmlp.training.run import Run, load
 
@@ -50,7 +50,7 @@ _HOME = {
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
     "jaxmlp.training.check": ("check_experiment",),
     "jaxmlp.training.compare": ("Comparison", "compare"),
-    "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Record", "Train"),
+    "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Privacy", "Record", "Train"),
     "jaxmlp.training.fit": ("fit",),
     "jaxmlp.training.run": ("Run", "load"),
 }
@@ -76,6 +76,7 @@ __all__ = [
     "NetworkError",
     "Optimizer",
     "Params",
+    "Privacy",
     "Record",
     "Run",
     "RunError",

@@ -45,7 +45,8 @@ def check_experiment(
 
     In float32 and in float64; at the initial parameters, on the first batch of the first epoch, and after that epoch's
     training, on its last batch, whose fill is masked by weights of 0. Where batches have more than CHECKED examples,
-    the check cuts the epoch into batches of so many, and takes the first and the last of those.
+    the check cuts the epoch into batches of so many, and takes the first and the last of those. Of a private experiment
+    too it is the plain gradient that is checked, and the epoch is trained without clipping and noise.
 
     Args:
         experiment: whose network, data and batches the gradient is checked on.

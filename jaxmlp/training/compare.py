@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxmlp.data.dataset import Dataset, Examples, on_device, split
+from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, flip, make_step, masks, order_of, train_epoch
@@ -113,9 +114,14 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
 
     Raises:
         DataError: for a validation split that leaves nothing to train on.
-        ExperimentError: for a network whose sizes don't fit the data.
+        ExperimentError: for a network whose sizes don't fit the data, or a private experiment.
         DivergedError: where a loss is not a number any more.
     """
+    if experiment.privacy.epsilon is not None:
+        raise ExperimentError(
+            f"privacy.epsilon is {experiment.privacy.epsilon:g}, but the automatic gradient can't train privately: "
+            "expected None to compare, as by --privacy.epsilon None"
+        )
     check_fit(experiment, dataset)
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
     network, train, count = experiment.network, experiment.train, dataset.train.size

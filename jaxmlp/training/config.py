@@ -124,6 +124,27 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What a run may tell of any single training example; jaxmlp.training.privacy says what is guaranteed."""
+
+    epsilon: float | None = None
+    """The privacy that the whole run may spend, by DP-SGD; None trains without."""
+
+    delta: float = 1e-5
+    """The probability that goes with epsilon; far below 1 / training examples."""
+
+    clip: float = 1.0
+    """The norm to which an example's gradient is clipped."""
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "delta", "clip")[self.epsilon is None :]:
+            expected = "a number between 0 and 1" if name == "delta" else "a finite number above 0"
+            _number(self, f"privacy.{name}", float, 0, expected)
+            if getattr(self, name) == 0 or (name == "delta" and self.delta >= 1):
+                raise ExperimentError(f"privacy.{name} is {getattr(self, name)!r}: expected {expected}")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A network and how it is trained: everything that a run needs.
 
@@ -137,10 +158,11 @@ class Experiment:
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
     record: Record = field(default_factory=Record)
+    privacy: Privacy = field(default_factory=Privacy)
 
     def __post_init__(self) -> None:
-        parts = {"network": Network, "data": Data, "optimizer": Optimizer, "train": Train, "record": Record}
-        for name, kind in parts.items():
+        kinds = {"network": Network, "data": Data, "optimizer": Optimizer, "train": Train}
+        for name, kind in (kinds | {"record": Record, "privacy": Privacy}).items():
             part = getattr(self, name)
             if not isinstance(part, kind):
                 raise ExperimentError(f"{name} is {part!r}: expected a jaxmlp.{kind.__name__}")
@@ -148,6 +170,16 @@ class Experiment:
             raise ExperimentError(
                 f"train.gradient is {self.train.gradient!r}, but record.quantities are read off the hand-derived pass: "
                 "expected manual, or no record.quantities"
+            )
+        if self.privacy.epsilon is not None and self.train.gradient == "auto":
+            raise ExperimentError(
+                f"train.gradient is 'auto', but privacy.epsilon is {self.privacy.epsilon:g}: expected manual, in whose "
+                "pass private training clips each example's gradient"
+            )
+        if self.privacy.epsilon is not None and self.record.quantities:
+            raise ExperimentError(
+                f"record.quantities is {' '.join(self.record.quantities)}, but privacy.epsilon is "
+                f"{self.privacy.epsilon:g}: expected none of them, as they would tell what privacy hides"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -170,6 +202,7 @@ class Experiment:
                 optimizer=Optimizer(**settings["optimizer"]),
                 train=Train(**settings["train"]),
                 record=Record(**record | {"quantities": tuple(record.get("quantities", ()))}),
+                privacy=Privacy(**settings.get("privacy", {})),
             )
         except (KeyError, TypeError) as error:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error

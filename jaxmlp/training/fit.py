@@ -19,6 +19,7 @@ from jaxmlp.network import Network, Params, init
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
 from jaxmlp.training.optimizers import make
+from jaxmlp.training.privacy import PrivateTraining
 from jaxmlp.training.recording import by_example, record_epoch, summary
 from jaxmlp.training.run import EpochRecord, Result, Run, RunFolder
 
@@ -106,7 +107,7 @@ def fit(
 
     Raises:
         DataError: for data that can't be used.
-        ExperimentError: for a network whose sizes don't fit the data.
+        ExperimentError: for a network whose sizes don't fit the data, or privacy that can't be had.
         RunError: for a folder that holds a run already or can't be written.
         DivergedError: where a loss is not a number any more.
 
@@ -127,9 +128,10 @@ def fit(
     else:
         check_fit(experiment, dataset)
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
+    network, train, count = experiment.network, experiment.train, dataset.train.size
+    private = PrivateTraining.of(experiment, count)
     folder = None if workdir is None else RunFolder.create(workdir, experiment, dataset)
 
-    network, train, count = experiment.network, experiment.train, dataset.train.size
     optimizer = make(experiment.optimizer)
     state = initial_state(experiment)
     examples, validation = on_device(dataset.train), on_device(held_out)
@@ -141,16 +143,20 @@ def fit(
     history: list[EpochRecord] = []
     for epoch in range(1, train.epochs + 1):
         begun = time.perf_counter()
-        order = order_of(train.seed, epoch, count, min(train.batch_size, count))
-        if start is None:
-            state, cost = train_epoch(
-                state, examples, jax.device_put(order), network=network, optimizer=optimizer, gradient=train.gradient
-            )
+        if private is not None:
+            state, cost = private.epoch(state, examples, epoch, optimizer)
         else:
-            state, cost, found = record_epoch(
-                state, start, examples, jax.device_put(order), network=network, optimizer=optimizer, record=record
-            )
-            recording = by_example(jax.device_get(found), order, count, record.every)
+            order = order_of(train.seed, epoch, count, min(train.batch_size, count))
+            placed = jax.device_put(order)
+            if start is None:
+                state, cost = train_epoch(
+                    state, examples, placed, network=network, optimizer=optimizer, gradient=train.gradient
+                )
+            else:
+                state, cost, found = record_epoch(
+                    state, start, examples, placed, network=network, optimizer=optimizer, record=record
+                )
+                recording = by_example(jax.device_get(found), order, count, record.every)
         train_loss = float(jax.device_get(cost))
         seconds = time.perf_counter() - begun
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
@@ -163,6 +169,7 @@ def fit(
             seconds=seconds,
             images_per_second=count / seconds,
             recorded=None if recording is None else summary(recording),
+            epsilon=None if private is None else private.spent(epoch),
         )
         history.append(line)
         if folder is not None:
@@ -180,6 +187,7 @@ def fit(
         parameters=network.parameters,
         train_seconds=sum(record.seconds for record in history),
         wall_seconds=time.perf_counter() - started,
+        epsilon=history[-1].epsilon,
     )
     if folder is not None:
         folder.finish(result)

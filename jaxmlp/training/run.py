@@ -51,6 +51,8 @@ class EpochRecord:
     images_per_second: float
     recorded: dict[str, Any] | None = None
     """What the experiment records, in short (see `recording.summary`); None, and not in the file, without."""
+    epsilon: float | None = None
+    """The privacy spent up to here; None, and absent from the file, where training is not private."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Result:
     """Of training alone, compilation included."""
     wall_seconds: float
     """From reading the data to the test."""
+    epsilon: float | None = None
+    """The privacy spent; None, and absent from the file, where training is not private."""
 
 
 @partial(jax.jit, static_argnames="network")
@@ -189,22 +193,24 @@ class RunFolder:
 
     def append(self, record: EpochRecord, params: Params, recording: dict[str, np.ndarray] | None = None) -> None:
         """Keeps an epoch: first its parameters and what it recorded, then its line."""
-        line = asdict(record)
-        if record.recorded is None:
-            del line["recorded"]
         with writing(self.path):
             save_params(self.path / "checkpoints" / "params.npz", params)
             if recording is not None:
                 (self.path / "recorded").mkdir(exist_ok=True)
                 write_arrays(self.path / "recorded" / f"{record.epoch}.npz", recording)
             with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
+                file.write(json.dumps(as_json(record), allow_nan=False) + "\n")
 
     def finish(self, result: Result) -> None:
         with writing(self.path):
             write_whole(
-                self.path / "result.json", (json.dumps(asdict(result), indent=2, allow_nan=False) + "\n").encode()
+                self.path / "result.json", (json.dumps(as_json(result), indent=2, allow_nan=False) + "\n").encode()
             )
+
+
+def as_json(record: EpochRecord | Result) -> dict[str, Any]:
+    """A record as its file has it: without what only private or recorded training has, where it is neither."""
+    return {name: x for name, x in asdict(record).items() if x is not None or name not in ("epsilon", "recorded")}
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from jaxmlp.training.run import EpochRecord
 def describe(record: EpochRecord, epochs: int) -> str:
     """An epoch in a line that fits a terminal of 80 columns; the accuracy is that of the validation examples.
 
+    Where training is private, the privacy spent takes the place of the images a second.
+
     >>> record = EpochRecord(2, 0.5, 0.25, 0.875, seconds=1.5, images_per_second=40000.0)
     >>> describe(record, epochs=10)
     'epoch  2/10  loss 0.5000  accuracy 87.50 %  40,000 images/s  12 s left'
@@ -21,7 +23,10 @@ def describe(record: EpochRecord, epochs: int) -> str:
         parts.append(f"accuracy {100 * record.validation_accuracy:.2f} %")
     elif record.validation_loss is not None:
         parts.append(f"validation loss {record.validation_loss:.4f}")
-    parts.append(f"{record.images_per_second:,.0f} images/s")
+    if record.epsilon is not None:
+        parts.append(f"epsilon {record.epsilon:.3f}")
+    else:
+        parts.append(f"{record.images_per_second:,.0f} images/s")
     parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")
     return "  ".join(parts)
 

@@ -32,6 +32,8 @@ def result_table(result: Result, gradient: str, folder: Path) -> Table:
     table.add_row("test loss", f"{result.test_loss:.4f}")
     if result.validation_accuracy is not None:
         table.add_row("validation accuracy", f"{100 * result.validation_accuracy:.2f} %")
+    if result.epsilon is not None:
+        table.add_row("epsilon spent", f"{result.epsilon:.3f}")
     table.add_row("parameters", f"{result.parameters:,}")
     table.add_row(
         "training",

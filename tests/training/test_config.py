@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Record, Train
+from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Privacy, Record, Train
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -75,3 +75,8 @@ def test_settings_without_a_record_are_an_older_runs() -> None:
     settings = experiment.as_dict()
     del settings["record"]
     assert Experiment.from_dict(settings) == experiment
+
+
+def test_a_private_run_records_nothing() -> None:
+    with pytest.raises(ExperimentError, match=r"record.quantities is loss, but privacy.epsilon is 2: expected none"):
+        Experiment(Network((4, 2)), record=Record(("loss",)), privacy=Privacy(epsilon=2.0))
