@@ -26,7 +26,7 @@ PRIVATE = Experiment(
     Data(validation=0),
     Optimizer(learning_rate=1.0),
     Train(epochs=4, batch_size=50),
-    Privacy(epsilon=8.0, delta=1e-3, clip=0.5),
+    privacy=Privacy(epsilon=8.0, delta=1e-3, clip=0.5),
 )
 
 
