@@ -149,7 +149,9 @@ def show(strip: SubFigure, figures: Figures) -> None:
     """The pictures of the ranking's first, with index, label, and what the network says."""
     first = figures.ranking[:PICTURES]
     said = figures.run.predict(figures.examples.inputs[first])
-    strip.suptitle("The training examples likeliest to be mislabelled: index, given label, what the network says", size=11)
+    strip.suptitle(
+        "The training examples likeliest to be mislabelled: index, given label, what the network says", size=11
+    )
     for axis, position, answer in zip(strip.subplots(1, PICTURES, squeeze=False)[0], first, said, strict=False):
         axis.imshow(figures.examples.inputs[position].reshape(figures.shape), cmap="gray_r")
         label = figures.examples.targets[position]
