@@ -59,6 +59,7 @@ def main() -> None:
     advised, names = tuple(ADVISED.split()), get_args(QuantityName)
     cheap = ("loss", "noise_scale", "norm_test", "example_losses", "example_norms")
     records = {"nothing": None, "the cheap ones": Record(cheap), "the advised ones": Record(advised)}
+    records |= {"the advised ones, every 10 steps": Record(advised, 10)}
     records |= {"everything": Record(names), "everything, every 10 steps": Record(names, 10)}
     records |= {name: Record((name,)) for name in names}
     contestants = {name: contestant(record, dataset) for name, record in records.items()}

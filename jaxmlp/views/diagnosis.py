@@ -66,7 +66,8 @@ def curves(axis: Axes, figures: Figures) -> None:
             axis.plot(epochs, np.array(values, float), marker=dot, ms=3, label=label)
     accuracy = history[-1].validation_accuracy
     ending = "" if accuracy is None else f", validation accuracy {100 * accuracy:.1f} %"
-    axis.set(xlabel="epoch", ylabel="mean cost", title=f"Cost{ending}", ylim=(0, None))
+    axis.set(xlabel="epoch", ylabel="mean cost", title=f"Cost{ending}")
+    axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.legend(fontsize=8)
 
@@ -148,7 +149,9 @@ def show(strip: SubFigure, figures: Figures) -> None:
     """The pictures of the ranking's first, with index, label, and what the network says."""
     first = figures.ranking[:PICTURES]
     said = figures.run.predict(figures.examples.inputs[first])
-    strip.suptitle("Training examples of the largest mean loss: index, given label, what the network says", size=11)
+    strip.suptitle(
+        "The training examples likeliest to be mislabelled: index, given label, what the network says", size=11
+    )
     for axis, position, answer in zip(strip.subplots(1, PICTURES, squeeze=False)[0], first, said, strict=False):
         axis.imshow(figures.examples.inputs[position].reshape(figures.shape), cmap="gray_r")
         label = figures.examples.targets[position]
