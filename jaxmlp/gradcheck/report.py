@@ -117,11 +117,16 @@ class GradientReport:
         yield from (("note", f"note: {note}") for note in self.notes)
 
     def __str__(self) -> str:
+        return f"{self.text}\n{LEGEND}" if self.leaves else self.text
+
+    @property
+    def text(self) -> str:
+        """The plain table and what is to be said below it, without the legend."""
         head = f"gradient check {'passed' if self.passed else 'FAILED'}: loss {self.loss:.6g}, {self.dtype}"
         rows = [HEADINGS, *map(row, self.leaves)] if self.leaves else []
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip() for cells in rows]
-        return "\n".join([head, *lines, *(text for _, text in self.remarks), *([LEGEND] if rows else [])])
+        return "\n".join([head, *lines, *(text for _, text in self.remarks)])
 
 
 HEADINGS = (

@@ -18,7 +18,7 @@ def show_report(console: Console, report: GradientReport, when: str) -> None:
     if console.is_terminal and console.width >= WIDTH:
         console.print(report_view(report, when))
     else:
-        console.print(f"{when}: {report}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{when}: {report.text}", soft_wrap=True, highlight=False, markup=False)
 
 
 def report_view(report: GradientReport, when: str) -> Group:

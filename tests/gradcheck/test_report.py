@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxmlp import check_gradients
+from jaxmlp.gradcheck.report import LEGEND
 
 
 def sines(w: jax.Array) -> jax.Array:
@@ -28,6 +29,7 @@ def test_a_failure_is_an_assertion_error_with_the_table() -> None:
     with pytest.raises(AssertionError, match="gradient check FAILED") as raised:
         check_gradients(sines, lambda w: -jnp.cos(w), jnp.linspace(0.0, 3.0, 5)).raise_on_failure()
     assert "likely cause: params: the gradient times the sign -1" in str(raised.value)
+    assert str(raised.value).endswith(f"\n{LEGEND}")
 
 
 def test_the_table_shows_both_norms_where_they_differ_and_who_is_nearer_to_the_truth() -> None:
