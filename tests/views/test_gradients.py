@@ -53,4 +53,4 @@ def test_no_figure_is_cut_off_where_the_terminal_is_narrow() -> None:
     report = check_gradients(sines, jnp.cos, W)
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     show_report(console, report, "at the start")
-    assert str(report) in console.file.getvalue()
+    assert report.text in console.file.getvalue()
