@@ -179,3 +179,13 @@ def test_a_network_without_hidden_layers_has_no_units_to_watch() -> None:
     found = by_hand(make_params(0, network), make_params(1, network), make_batch(0), network)
     assert found["saturation"].shape == found["dead_units"].shape == (0,)
     assert found["gradient_norm"].shape == (1,)
+
+
+def test_a_unit_is_dead_whatever_it_does_on_the_fill() -> None:
+    network = Network((1, 1, 3), "tanh")
+    params = (Layer(jnp.ones((1, 1)), jnp.zeros(1)), Layer(jnp.ones((1, 3)), jnp.zeros(3)))
+    batch = Batch(jnp.array([[9.0], [-9.0], [0.0]]), jnp.array([0, 1, 2], jnp.int32), jnp.array([1.0, 1, 0]))
+    found = by_hand(params, params, batch, network)
+    assert (found["dead_units"], found["saturation"]) == (1, 1)
+    alive = by_hand(params, params, batch._replace(weights=None), network)
+    assert alive["dead_units"] == 0
