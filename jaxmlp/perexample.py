@@ -147,16 +147,17 @@ def variance(trace: Trace) -> Params:
     return found
 
 
-def total_variance(trace: Trace) -> Float[Array, ""]:
+def total_variance(trace: Trace, gbar: Params | None = None) -> Float[Array, ""]:
     """The trace of the gradients' covariance matrix, the sum of `variance`: what a batch's noise comes from.
 
         (sum_i w_i |g_i|^2 - W |gbar|^2) / (W - 1)
 
     Of the examples' squared norms, not of squares weight by weight, it costs less than `variance`. The variance of gbar
-    as an estimate is this over W. Rounding as in `variance`, with |gbar|^2; never negative; NaN where W <= 1.
+    as an estimate is this over W. Rounding as in `variance`, with |gbar|^2; never negative; NaN where W <= 1. Give the
+    mean gradient as `gbar` where it is at hand.
     """
     share = shares(trace.losses, trace.weights)
-    spread = jnp.sum(share * squared_norms(trace)) - squared_norm(mean_gradient(trace))
+    spread = jnp.sum(share * squared_norms(trace)) - squared_norm(mean_gradient(trace) if gbar is None else gbar)
     return bessel(trace) * jnp.maximum(spread, 0)
 
 

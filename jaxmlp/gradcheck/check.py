@@ -122,7 +122,7 @@ class GradientCheck:
         """What `check_gradients(loss, gradient, params, *args)` gives."""
         given, notes, automatic = Inputs.of(params, args), [], None
         dtype = given.precision
-        quiet = np.errstate(over="ignore", invalid="ignore")  # of numbers whose squares leave float64
+        quiet = np.errstate(over="ignore", invalid="ignore")  # where squares leave float64, or wide steps the domain
         with quiet, jax.default_matmul_precision("highest"):
             with enable_x64(True):
                 referee = Referee(self._programs, given.as_float64())
@@ -362,7 +362,6 @@ def _finite_differences(
     rng = np.random.default_rng(1)  # of mere signs, errors that cancel in one of four pairs of elements would hide
     directions[:2] = rng.choice([-1.0, 1.0], (2, m.size)) * rng.uniform(0.5, 1, (2, m.size))
     directions[2] = toward = m - referee.gradient
-    paces = np.stack([referee.reach, referee.spread, referee.spread])
     probes: list[tuple[int, int, int]] = []
     for i in range(referee.n):
         part = referee.part(i)
@@ -377,15 +376,14 @@ def _finite_differences(
     if not probes:
         return [None] * referee.n
 
-    directions *= paces
+    directions *= np.stack([referee.reach, referee.spread, referee.spread])
     values, products = referee.slopes(probes, directions, [m, referee.gradient, tolerance])
     h, f = np.array(STEPS), referee.loss
-    with np.errstate(invalid="ignore", over="ignore"):  # a wide step may leave the domain
-        forward, backward = (values[:, : len(h)] - f) / h, (f - values[:, len(h) :]) / h
-        central, noise = (forward + backward) / 2, error_of_f / h
-        r = np.abs(forward - backward) / 2
-        r[:, 1:] += np.abs(np.diff(central, axis=1))
-        bounds = _smooth(central, r, noise, r + noise)
+    forward, backward = (values[:, : len(h)] - f) / h, (f - values[:, len(h) :]) / h
+    central, noise = (forward + backward) / 2, error_of_f / h
+    r = np.abs(forward - backward) / 2
+    r[:, 1:] += np.abs(np.diff(central, axis=1))
+    bounds = _smooth(central, r, noise, r + noise)
     best = np.argmin(bounds, axis=1)
     rows = np.arange(len(probes))
     d, bound = central[rows, best], bounds[rows, best] + products[:, 2]

@@ -49,11 +49,6 @@ def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
-def is_shaped(x: Any) -> bool:
-    """Whether it is an array, or what JAX knows of one beforehand."""
-    return is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
-
-
 def is_float(x: Any) -> bool:
     """Whether a leaf is an array of a floating type, bfloat16 included."""
     return is_array(x) and bool(jnp.issubdtype(x.dtype, jnp.floating))
@@ -298,8 +293,7 @@ class Referee:
         self.n = len(self.shapes)
         self.params, self.rest = inputs.arrays[: self.n], inputs.arrays[self.n :]
         self.ends = np.cumsum([0, *(x.size for x in self.params)])
-        with np.errstate(over="ignore"):
-            squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
+        squares = [np.mean(np.square(x)) if x.size else 0 for x in self.params]
         self.scales = np.array([math.sqrt(s) if s > 0 and math.isfinite(s) else 1.0 for s in squares])
         scale = np.repeat(self.scales, np.diff(self.ends))
         magnitudes = np.abs(np.asarray(flatten(self.params)))
@@ -310,7 +304,8 @@ class Referee:
         with _loss_errors():
             value: Any = jax.eval_shape(partial(programs.value, inputs.call), inputs.arrays)
         if not (getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating)):
-            kind = f"shape {value.shape}, type {value.dtype}" if is_shaped(value) else jax.tree.structure(value)
+            alone = isinstance(value, jax.ShapeDtypeStruct)
+            kind = f"shape {value.shape}, type {value.dtype}" if alone else jax.tree.structure(value)
             raise GradientError(f"the loss returns {kind}: expected one number of a floating type")
         with _loss_errors():
             program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr

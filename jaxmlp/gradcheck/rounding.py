@@ -267,6 +267,35 @@ def largest(x: Any) -> Any:
     return jnp.max(jnp.abs(x), axis=tuple(range(max(x.ndim - 2, 0), x.ndim)), keepdims=True).astype(x.dtype)
 
 
+def bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+    """The results of an operation."""
+    results = eqn.primitive.bind(*inputs, **eqn.params)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def interpret(
+    program: ClosedJaxpr,
+    operands: list[Any],
+    lift: Callable[[Any], Any],
+    apply: Callable[[Any, list[Any]], list[Any]],
+) -> list[Any]:
+    """Runs a program and those that it only calls, with `apply(eqn, inputs)` in the place of every operation.
+
+    Values may be of any kind that `apply` takes and gives; `lift` makes one of a constant.
+    """
+    jaxpr, constants = program.jaxpr, map(lift, program.consts)
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *operands], strict=True))
+
+    def read(v: Any) -> Any:
+        return lift(v.val) if isinstance(v, Literal) else values[v]
+
+    for eqn in jaxpr.eqns:
+        inputs, inner = [read(v) for v in eqn.invars], _inner(eqn)
+        results = apply(eqn, inputs) if inner is None else interpret(inner, inputs, lift, apply)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
 def stopped(function: Callable[..., Any], *example: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`function` with its stop_gradients held, as (hold, run): `run(hold(*args), *others)`.
 
@@ -280,23 +309,11 @@ def stopped(function: Callable[..., Any], *example: Any) -> tuple[Callable[..., 
     program, shape = jax.make_jaxpr(function, return_shape=True)(*example)
     tree = jax.tree.structure(shape)
 
-    def evaluate(jaxpr: Any, consts: Any, operands: list[Any], stop: Callable[[Any], Any]) -> list[Any]:
-        values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+    def evaluate(args: Any, stop: Callable[[Any], Any]) -> list[Any]:
+        def apply(eqn: Any, inputs: list[Any]) -> list[Any]:
+            return [stop(x) for x in inputs] if eqn.primitive.name == "stop_gradient" else bind(eqn, inputs)
 
-        def read(v: Any) -> Any:
-            return v.val if isinstance(v, Literal) else values[v]
-
-        for eqn in jaxpr.eqns:
-            inputs, inner = [read(v) for v in eqn.invars], _inner(eqn)
-            if inner is not None:
-                results = evaluate(inner.jaxpr, inner.consts, inputs, stop)
-            elif eqn.primitive.name == "stop_gradient":
-                results = [stop(x) for x in inputs]
-            else:
-                bound = eqn.primitive.bind(*inputs, **eqn.params)
-                results = list(bound) if eqn.primitive.multiple_results else [bound]
-            values.update(zip(eqn.outvars, results, strict=True))
-        return [read(v) for v in jaxpr.outvars]
+        return interpret(program, jax.tree.leaves(args), lambda constant: constant, apply)
 
     def hold(*args: Any) -> list[Any]:
         held: list[Any] = []
@@ -305,13 +322,12 @@ def stopped(function: Callable[..., Any], *example: Any) -> tuple[Callable[..., 
             held.append(x)
             return x
 
-        evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), keep)
+        evaluate(args, keep)
         return held
 
     def run(held: list[Any], *args: Any) -> Any:
         passing = iter(held)
-        found = evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), lambda x: next(passing))
-        return jax.tree.unflatten(tree, found)
+        return jax.tree.unflatten(tree, evaluate(args, lambda x: next(passing)))
 
     return hold, run
 
@@ -350,42 +366,23 @@ def perturbed(function: Callable[..., Any], *example: Any, variables: int | None
             moved = x + draw * (own * size(x) + least.astype(x.dtype))
             return jnp.where(jnp.isfinite(x), moved, x)  # infinities, such as a mask's, are exact
 
-        def evaluate(jaxpr: Any, consts: Any, operands: list[_Value]) -> list[_Value]:
-            constants = [_Value(x, x) for x in consts]
-            values: dict[Any, _Value] = dict(
-                zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *operands], strict=True)
-            )
-
-            def read(v: Any) -> _Value:
-                return _Value(v.val, v.val) if isinstance(v, Literal) else values[v]
-
-            def bind(eqn: Any, inputs: list[Any]) -> list[Any]:
-                results = eqn.primitive.bind(*inputs, **eqn.params)
-                return list(results) if eqn.primitive.multiple_results else [results]
-
-            for eqn in jaxpr.eqns:
-                inputs = [read(v) for v in eqn.invars]
-                inner = _inner(eqn)
-                if inner is not None:
-                    results = evaluate(inner.jaxpr, inner.consts, inputs)
-                else:
-                    switches = _switches(eqn)
-                    given = [x.exact if switches and x.exact is not None else x.run for x in inputs]
-                    moved = [rounded(x, largest) for x in given] if eqn.primitive.name in BACKWARD else given
-                    found = bind(eqn, moved)
-                    exact: list[Any] = [None] * len(found)
-                    if all(x.exact is not None for x in inputs):
-                        same = all(x is y.exact for x, y in zip(moved, inputs, strict=True))
-                        exact = found if same else bind(eqn, [x.exact for x in inputs])
-                    if not _exact(eqn):
-                        found = [rounded(x) for x in found]
-                    results = [_Value(*pair) for pair in zip(found, exact, strict=True)]
-                values.update(zip(eqn.outvars, results, strict=True))
-            return [read(v) for v in jaxpr.outvars]
+        def apply(eqn: Any, inputs: list[_Value]) -> list[_Value]:
+            switches = _switches(eqn)
+            given = [x.exact if switches and x.exact is not None else x.run for x in inputs]
+            moved = [rounded(x, largest) for x in given] if eqn.primitive.name in BACKWARD else given
+            found = bind(eqn, moved)
+            exact: list[Any] = [None] * len(found)
+            if all(x.exact is not None for x in inputs):
+                same = all(x is y.exact for x, y in zip(moved, inputs, strict=True))
+                exact = found if same else bind(eqn, [x.exact for x in inputs])
+            if not _exact(eqn):
+                found = [rounded(x) for x in found]
+            return [_Value(*pair) for pair in zip(found, exact, strict=True)]
 
         leaves = jax.tree.leaves(args)
         varying = len(leaves) if variables is None else len(jax.tree.leaves(args[:variables]))
         operands = [_Value(x, None if i < varying else x) for i, x in enumerate(leaves)]
-        return jax.tree.unflatten(tree, [x.run for x in evaluate(program.jaxpr, program.consts, operands)])
+        found = interpret(program, operands, lambda constant: _Value(constant, constant), apply)
+        return jax.tree.unflatten(tree, [x.run for x in found])
 
     return run

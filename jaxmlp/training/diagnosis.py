@@ -17,7 +17,7 @@ from jaxmlp.data.dataset import Dataset, Examples, split_indices
 from jaxmlp.errors import RunError
 from jaxmlp.training.fit import load_for
 from jaxmlp.training.instruments import OF_EXAMPLES
-from jaxmlp.training.recording import Recording, mean
+from jaxmlp.training.recording import Recording, finite_mean
 from jaxmlp.training.run import Run, load
 
 ADVISED = "loss noise_scale gradient_norm update_ratio saturation dead_units example_losses example_norms"
@@ -76,7 +76,7 @@ class Figures:
         """Its mean over each epoch's recorded steps; NaN where an epoch has none that is finite."""
         if any(name not in recording for recording in self.recordings):
             return None
-        return np.array([mean(recording[name]) for recording in self.recordings], float)
+        return np.stack([finite_mean(recording[name]) for recording in self.recordings])
 
 
 def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> Figures:
@@ -125,10 +125,7 @@ def stayed(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
     """
     if any(name not in recording for recording in figures.recordings):
         return None
-    values = second_half(np.stack([recording[name] for recording in figures.recordings]))
-    met = np.isfinite(values)
-    total = np.where(met, values, 0).sum(axis=0, dtype=np.float64)
-    return np.where(met.any(axis=0), total / np.maximum(met.sum(axis=0), 1), np.nan)
+    return finite_mean(second_half(np.stack([recording[name] for recording in figures.recordings])))
 
 
 def rank(figures: Figures) -> Int[np.ndarray, " ranked"]:
@@ -252,8 +249,8 @@ def alive(figures: Figures) -> bool:
     norms = figures.per_step("gradient_norm")
     if norms is None:
         return True
-    last = mean(figures.recordings[-1]["gradient_norm"])
-    return bool(np.max([one or 0.0 for one in last]) > 1e-3 * norms[0].max())
+    last = np.nan_to_num(finite_mean(figures.recordings[-1]["gradient_norm"]))
+    return bool(last.max() > 1e-3 * norms[0].max())
 
 
 def rate_too_low(figures: Figures) -> str | None:

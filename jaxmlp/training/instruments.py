@@ -66,10 +66,8 @@ def loss(step: Step) -> Float[Array, ""]:
 
 
 def total_variance(step: Step) -> Float[Array, ""]:
-    """tr Sigma: `perexample.total_variance`, of the gradient that the step has."""
-    share = shares(step.trace.losses, step.trace.weights)
-    spread = jnp.sum(share * perexample.squared_norms(step.trace)) - perexample.squared_norm(step.gradient)
-    return perexample.bessel(step.trace) * jnp.maximum(spread, 0)
+    """tr Sigma."""
+    return perexample.total_variance(step.trace, step.gradient)
 
 
 def noise_scale(step: Step) -> Float[Array, "2"]:

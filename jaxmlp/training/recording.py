@@ -107,9 +107,15 @@ def summary(recording: Recording) -> dict[str, Any]:
 
 
 def mean(values: Float[np.ndarray, "steps ..."]) -> Any:
-    """Over the steps, in float64, of the finite ones: a number or a list."""
+    """`finite_mean` as JSON has it: a number or a list, None where there is none."""
+    means = finite_mean(values)
+    found = [float(one) if np.isfinite(one) else None for one in means.ravel()]
+    return found if values.ndim > 1 else found[0]
+
+
+def finite_mean(values: Float[np.ndarray, "steps ..."]) -> Float[np.ndarray, "..."]:
+    """The mean over the steps, in float64, of those values that are finite; NaN where none is."""
     finite = np.isfinite(values)
     met = finite.sum(axis=0)
-    total = np.where(finite, values, 0).sum(axis=0, dtype=np.float64) / np.maximum(met, 1)
-    means = [float(one) if there else None for one, there in zip(total.ravel(), met.ravel(), strict=True)]
-    return means if values.ndim > 1 else means[0]
+    total = np.where(finite, values, 0).sum(axis=0, dtype=np.float64)
+    return np.where(met > 0, total / np.maximum(met, 1), np.nan)

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxmlp.training.diagnosis import Figures
 from jaxmlp.training.instruments import EDGES
+from jaxmlp.training.recording import finite_mean
 from jaxmlp.views.plots import FEW
 
 POINTS = 150
@@ -89,11 +90,7 @@ PANELS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
 
 def smooth(values: Float[np.ndarray, "steps ..."], points: int = POINTS) -> Float[np.ndarray, "points ..."]:
     """Means of equally long stretches; those over finite values alone, NaN where there is none."""
-    stretches = np.array_split(values.astype(np.float64), min(points, len(values)))
-    finite = [np.isfinite(stretch) for stretch in stretches]
-    totals = np.array([np.where(there, one, 0).sum(axis=0) for one, there in zip(stretches, finite, strict=True)])
-    met = np.array([there.sum(axis=0) for there in finite])
-    return np.where(met > 0, totals / np.maximum(met, 1), np.nan)
+    return np.stack([finite_mean(stretch) for stretch in np.array_split(values, min(points, len(values)))])
 
 
 def draw(axis: Axes, figures: Figures, names: tuple[str, ...], title: str, scale: str, unit: str) -> None:
