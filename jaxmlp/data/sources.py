@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jaxmlp.data.dataset import Dataset
+from jaxmlp.data.frequencies import transformed
 from jaxmlp.data.idx import load_idx
 from jaxmlp.data.mnist import load_mnist
 from jaxmlp.data.npz import load_npz
@@ -11,6 +12,8 @@ from jaxmlp.errors import DataError
 
 def load_data(source: str, classes: int = 10) -> Dataset:
     """The data set that `source` names: `mnist` (in the package), `idx:FOLDER` or `npz:FILE`.
+
+    `dct:` and one of these makes each image its 99 lowest frequencies (jaxmlp.data.frequencies).
 
     `classes` bounds the labels of a folder or file: they must be whole numbers from 0 to `classes` - 1.
 
@@ -35,4 +38,6 @@ def _load(source: str, classes: int) -> Dataset:
         return load_idx(Path(place).expanduser(), classes)
     if kind == "npz" and place:
         return load_npz(Path(place).expanduser(), classes)
-    raise DataError(f"data.source is {source!r}: expected mnist, idx:FOLDER or npz:FILE")
+    if kind == "dct" and place and not place.startswith("dct:"):
+        return transformed(_load(place, classes))
+    raise DataError(f"data.source is {source!r}: expected mnist, idx:FOLDER, npz:FILE, or dct: and one of these")

@@ -28,7 +28,7 @@ class Data:
     """Where the examples come from."""
 
     source: str = "mnist"
-    """mnist (in the package), idx:FOLDER or npz:FILE."""
+    """mnist (in the package), idx:FOLDER or npz:FILE; dct: and one of them, for its images' lowest frequencies."""
 
     validation: int = 5000
     """Training examples held out, by seed, to validate on; 0 for none."""

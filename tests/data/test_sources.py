@@ -7,9 +7,12 @@ import pytest
 from jaxmlp import DataError, load_data
 
 
-@pytest.mark.parametrize("source", ["", "cifar", "mnist:", "mnist:x", "idx", "idx:", "npz:", "csv:x", ":"])
+@pytest.mark.parametrize(
+    "source",
+    ["", "cifar", "mnist:", "mnist:x", "idx", "idx:", "npz:", "csv:x", ":", "dct:", "dct:cifar", "dct:dct:mnist"],
+)
 def test_an_unknown_source_is_refused(source: str) -> None:
-    with pytest.raises(DataError, match="expected mnist, idx:FOLDER or npz:FILE"):
+    with pytest.raises(DataError, match="expected mnist, idx:FOLDER, npz:FILE, or dct: and one of these"):
         load_data(source)
 
 
