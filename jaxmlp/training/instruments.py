@@ -101,7 +101,9 @@ def orthogonality_test(step: Step) -> Float[Array, ""]:
     """The smallest nu with which the orthogonality test passes (Bollapragada 2017, equation 3.3).
 
     sqrt(sum_i w_i |g_i - (g_i . gbar) gbar / |gbar|^2|^2 / (W - 1) / W) / |gbar|: how widely they vary across their
-    mean. Its square and that of the inner product test add up to that of the norm test.
+    mean. Its square and that of the inner product test add up to that of the norm test. The difference of squares that
+    it is costs digits where nearly all lies along the mean: its own square's relative error is some roundings times
+    |g|^2 over what lies across.
     """
     norm, share = perexample.squared_norm(step.gradient), shares(step.trace.losses, step.trace.weights)
     p = perexample.inner_products(step.trace, flip(step.gradient))
@@ -112,13 +114,15 @@ def orthogonality_test(step: Step) -> Float[Array, ""]:
 def gsnr(step: Step) -> Float[Array, ""]:
     """The mean over the weights of gbar^2 / variance (Liu 2020, arXiv 2001.07384, equation 1), the variance unbiased.
 
-    Weights whose gradient doesn't vary in the batch, such as those of a pixel that is black in every image, are left
-    out; NaN where none is left.
+    Weights whose gradient doesn't vary in the batch are left out, such as those of a pixel that is black in every
+    image: the variance, a difference of two sums of B squares, is then rounding, up to some B roundings of gbar^2. NaN
+    where none is left. The others' ratios lose as many digits as `perexample.variance` does.
     """
     pairs = zip(jax.tree.leaves(step.gradient), jax.tree.leaves(flip(perexample.variance(step.trace))), strict=True)
-    ratios = [(jnp.where(v > 0, g * g / jnp.where(v > 0, v, 1), 0), v > 0) for g, v in pairs]
-    total = jnp.sum(jnp.stack([jnp.sum(ratio) for ratio, _ in ratios]))
-    varying = jnp.sum(jnp.stack([jnp.sum(there, dtype=total.dtype) for _, there in ratios]))
+    B = step.trace.losses.size
+    squares = [(g * g, v, v > B * jnp.finfo(v.dtype).eps * g * g) for g, v in pairs]
+    total = jnp.sum(jnp.stack([jnp.sum(jnp.where(there, g2 / jnp.where(there, v, 1), 0)) for g2, v, there in squares]))
+    varying = jnp.sum(jnp.stack([jnp.sum(there, dtype=total.dtype) for _, _, there in squares]))
     return jnp.where(weight(step) > 1, total / varying, jnp.nan)
 
 

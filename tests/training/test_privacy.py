@@ -167,8 +167,7 @@ def test_a_draw_beyond_the_capacity_is_cut_to_it(monkeypatch: pytest.MonkeyPatch
     ("q", "sigma", "steps", "published"),
     [
         (0.01, 4.0, 10_000, 1.26),  # Abadi 2016, section 5.1: moments accountant
-        (0.01, 4.0, 40_000, 2.55),  # Abadi 2016, figure 2, at 400 epochs
-        (256 / 60_000, 1.1, 60 * 234, 3.01),  # TensorFlow Privacy's tutorial on MNIST, RDP
+        (256 / 60_000, 1.1, 60 * 234, 3.01),  # the README of TensorFlow Privacy's tutorials, by RDP
     ],
 )
 def test_the_epsilon_is_below_what_looser_accountants_published(
