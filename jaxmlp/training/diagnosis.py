@@ -286,20 +286,23 @@ def layer_that_does_not_learn(figures: Figures) -> str | None:
 
 
 def dying_units(figures: Figures) -> str | None:
-    """Many units that pass nothing back, in a network that learns all the same."""
+    """Many units that pass nothing back, in a network that learns all the same: mostly steps too long drove them there."""
     dead = figures.per_epoch("dead_units")
     if dead is None or not dead.size or figures.batch < 8 or stuck(figures) or flat_from_the_start(figures):
         return None
     layer = int(dead[-1].argmax())
     if dead[-1, layer] < 0.25:
         return None
-    return f"hidden layer {layer + 1} loses units: {100 * dead[-1, layer]:.0f} % pass nothing back on a whole batch"
+    return (
+        f"hidden layer {layer + 1} loses units: {100 * dead[-1, layer]:.0f} % pass nothing back on a whole batch; "
+        f"learning rate too high? ({figures.run.experiment.optimizer.learning_rate:g})"
+    )
 
 
 def batch_past_noise_scale(figures: Figures) -> str | None:
     """Twice the batch would no longer give nearly twice the progress."""
     raw = figures.per_epoch("noise_scale")
-    if raw is None or not alive(figures) or flat_from_the_start(figures):
+    if raw is None or not alive(figures) or flat_from_the_start(figures) or rate_too_high(figures):
         return None
     variance, square = second_half(raw).mean(axis=0)
     if not square > 0 or not figures.batch > 2 * variance / square:
@@ -319,6 +322,8 @@ def mislabelled(figures: Figures) -> str | None:
     count, size = len(figures.suspects), figures.examples.size
     accuracy = figures.run.history[-1].validation_accuracy
     if count < MISLABELLED * size or stuck(figures) or (accuracy is not None and accuracy < 0.8):
+        return None
+    if dying_units(figures):  # such a network contradicts right labels too
         return None
     first = figures.suspects[0]
     return (

@@ -53,6 +53,13 @@ def test_a_sick_run_is_named_and_a_healthy_one_is_not(
     assert all("\n" not in line for line in said.values())
 
 
+def test_units_that_long_steps_saturate_are_named_and_not_the_labels(mnist: Dataset, tmp_path: Path) -> None:
+    network = Network((784, 40, 10), "sigmoid", "sigmoid", "binary_cross_entropy")
+    said = findings(figures_of(mnist, tmp_path, network, 6.0, 20, 4))
+    assert {*said} == {"units"}, said
+    assert said["units"].endswith("% pass nothing back on a whole batch; learning rate too high? (6)")
+
+
 def test_saturated_units_are_named_with_their_layer(mnist: Dataset, tmp_path: Path) -> None:
     said = findings(figures_of(unscaled(mnist), tmp_path, Network((784, 30, 16, 10)), 0.7, 32, 2))
     assert {*said} == {"layer"}
