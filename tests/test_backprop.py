@@ -46,6 +46,7 @@ def assert_backprop_is_jax_grad(network: Network, count: int, targets: str, seed
             assert np.linalg.norm(ours - theirs) <= 1e-10 * np.linalg.norm(theirs) + 1e-300
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("loss", NATURAL)
 def test_every_activation_and_loss_agrees_with_jax_grad(activation: str, loss: str) -> None:
@@ -53,17 +54,20 @@ def test_every_activation_and_loss_agrees_with_jax_grad(activation: str, loss: s
     assert_backprop_is_jax_grad(network, 7, "labels", seed=1)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("output", "loss"), OUTPUTS)
 def test_every_output_and_loss_agrees_with_jax_grad(output: str, loss: str) -> None:
     assert_backprop_is_jax_grad(Network((5, 4, 3), "tanh", output, loss), 7, "weighted", seed=2)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("depth", "targets", "loss"), list(itertools.product((0, 1, 2, 5), TARGETS, NATURAL)))
 def test_every_depth_and_kind_of_target_agrees_with_jax_grad(depth: int, targets: str, loss: str) -> None:
     network = Network((3, *[4] * depth, 2), "softplus", NATURAL[loss], loss)
     assert_backprop_is_jax_grad(network, 6, targets, seed=3)
 
 
+@pytest.mark.own_precision
 @settings(max_examples=8)  # each compiles its own programs
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5).map(tuple),
@@ -89,6 +93,7 @@ def test_a_masked_example_leaves_no_mark() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), masked, dropped)
 
 
+@pytest.mark.own_precision
 def test_a_trace_holds_every_examples_own_gradient() -> None:
     with jax.enable_x64(True):
         network = Network((3, 4, 2), "tanh")
@@ -105,6 +110,7 @@ def test_a_trace_holds_every_examples_own_gradient() -> None:
             np.testing.assert_allclose(D, layer.bias, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("targets", TARGETS)
 def test_the_mean_gradient_of_a_trace_is_backprop(targets: str) -> None:
     with jax.enable_x64(True):

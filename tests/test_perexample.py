@@ -134,16 +134,19 @@ def assert_all_are_their_twins(network: Network, count: int, seed: int, weighted
         np.testing.assert_allclose(found["cosines"], expected["cosines"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("activation", "loss"), list(zip(ACTIVATIONS, itertools.cycle(NATURAL), strict=False)))
 def test_every_quantity_is_its_twin_by_autodiff_for_every_activation(activation: str, loss: str) -> None:
     assert_all_are_their_twins(Network((5, 4, 4, 3), activation, NATURAL[loss], loss), 7, seed=1, weighted=False)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("output", "loss"), OUTPUTS)
 def test_every_quantity_is_its_twin_by_autodiff_for_every_output_and_loss(output: str, loss: str) -> None:
     assert_all_are_their_twins(Network((5, 4, 4, 3), "tanh", output, loss), 7, seed=2, weighted=True)
 
 
+@pytest.mark.own_precision
 @settings(max_examples=4)  # each compiles its own programs
 @given(
     sizes=st.tuples(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(2, 12)),
@@ -159,6 +162,7 @@ def test_every_quantity_is_its_twin_by_autodiff_in_random_networks(
     assert_all_are_their_twins(Network((*sizes[0], sizes[1]), activation, *output), count, seed, weighted)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kronecker_factors_are_those_of_the_layers_inputs_and_deltas(weighted: bool) -> None:
     network = Network((5, 4, 4, 3), "tanh")
@@ -207,6 +211,7 @@ SEEDS = st.integers(0, 10_000)
 WEIGHTS = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=6, max_size=6)
 
 
+@pytest.mark.own_precision
 @settings(max_examples=30)
 @given(seed=SEEDS, weights=WEIGHTS)
 def test_the_gram_matrix_holds_the_norms_and_the_products_with_the_mean(seed: int, weights: list[float]) -> None:
@@ -221,6 +226,7 @@ def test_the_gram_matrix_holds_the_norms_and_the_products_with_the_mean(seed: in
         assert np.abs(found["cosines"]).max() <= 1
 
 
+@pytest.mark.own_precision
 @settings(max_examples=30)
 @given(seed=SEEDS, weights=WEIGHTS, C=st.sampled_from([1e-3, 0.3, 7.0, 1e3]))
 def test_no_example_moves_the_clipped_sum_by_more_than_its_weight_times_the_norm(
@@ -238,6 +244,7 @@ def test_no_example_moves_the_clipped_sum_by_more_than_its_weight_times_the_norm
                 assert norm(moved) <= w * most * (1 + 1e-9) + 1e-9 * norm(sums[kind])
 
 
+@pytest.mark.own_precision
 def test_a_clipped_gradient_has_the_norm_and_a_smaller_one_is_as_it_was() -> None:
     with jax.enable_x64(True):
         trace = make_trace(0)
@@ -252,6 +259,7 @@ def test_a_clipped_gradient_has_the_norm_and_a_smaller_one_is_as_it_was() -> Non
         assert_close(perexample.clipped_gradient(trace, 2 * norms.max()), jaxmlp.mean_gradient(trace))
 
 
+@pytest.mark.own_precision
 @settings(max_examples=30)
 @given(seed=SEEDS, weights=WEIGHTS)
 def test_a_variance_is_never_negative_and_the_total_is_the_sum(seed: int, weights: list[float]) -> None:
@@ -282,6 +290,7 @@ def test_a_variance_in_float32_is_as_accurate_as_its_docstring_says() -> None:
     assert (relative <= 16 * np.finfo(np.float32).eps * (1 + gbar**2 / true)).all()
 
 
+@pytest.mark.own_precision
 @settings(max_examples=20)
 @given(seed=SEEDS, mask=st.lists(st.booleans(), min_size=4, max_size=4))
 def test_a_mask_is_leaving_the_example_out(seed: int, mask: list[bool]) -> None:
@@ -295,6 +304,7 @@ def test_a_mask_is_leaving_the_example_out(seed: int, mask: list[bool]) -> None:
             assert_close(masked[name][np.array(mask)], dropped[name], atol=1e-9 * norm(dropped[name]))
 
 
+@pytest.mark.own_precision
 @settings(max_examples=20)
 @given(seed=SEEDS, weights=st.permutations([1, 2, 3, 0, 1, 1]))
 def test_a_weight_is_how_many_times_the_example_is_there(seed: int, weights: list[int]) -> None:
@@ -321,6 +331,7 @@ def test_a_ragged_batchs_fill_leaves_no_mark() -> None:
     assert_close(ragged["cosines"][:4], true["cosines"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.own_precision
 def test_an_examples_gradient_is_of_its_own_cost_and_not_of_its_share_in_the_mean() -> None:
     with jax.enable_x64(True):
         trace = make_trace(0)
@@ -350,6 +361,7 @@ def test_the_bias_has_its_share_of_the_norm() -> None:
     assert everything(by_deltas(3.0, -2.0))["squared_norms"].tolist() == [9.0, 4.0]
 
 
+@pytest.mark.own_precision
 def test_gradients_of_zero_are_no_nan() -> None:
     with jax.enable_x64(True):
         for deltas in ((0.0, 0.0), (0.0, 2.0), (1.0, -1.0)):
@@ -371,6 +383,7 @@ def test_the_clipped_sum_of_no_example_is_zero() -> None:
     assert norm(found["clipped_sum"]) == norm(found["clipped_sum, layers"]) == 0
 
 
+@pytest.mark.own_precision
 def test_gradients_can_be_made_a_few_at_a_time() -> None:
     with jax.enable_x64(True):
         trace = make_trace(0, 7, weights=[1] * 7)
@@ -395,6 +408,7 @@ def test_every_quantity_has_the_type_of_the_trace(dtype: str) -> None:
         assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(dtype)}
 
 
+@pytest.mark.own_precision
 def test_every_quantity_works_under_vmap_over_networks_and_in_a_scan_over_batches() -> None:
     network = Network((5, 4, 4, 3), "tanh")
     with jax.enable_x64(True):
@@ -443,6 +457,7 @@ def test_scratch_memory_grows_with_the_activations_and_not_with_the_gradients_of
     )
 
 
+@pytest.mark.own_precision
 def test_inner_products_take_any_direction() -> None:
     with jax.enable_x64(True):
         trace = make_trace(0)

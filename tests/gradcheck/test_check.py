@@ -59,6 +59,7 @@ def covering() -> list[tuple[str, str, str, int, str]]:
     return [(a, *pair, depth, kind) for pair, a, depth, kind in zip(PAIRS, *columns, strict=True)]
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("activation", "output", "loss", "hidden", "kind"), covering()[::3])
 def test_backprop_passes_for_every_activation_output_loss_depth_and_kind_of_targets(
     activation: str, output: str, loss: str, hidden: int, kind: str
@@ -66,6 +67,7 @@ def test_backprop_passes_for_every_activation_output_loss_depth_and_kind_of_targ
     check_network(jaxmlp.Network((4, *[5] * hidden, 3), activation, output, loss), 6, kind, seed=hidden)
 
 
+@pytest.mark.own_precision
 @settings(max_examples=4)
 @given(st.data())
 def test_no_false_alarm_for_sizes_and_batches_from_1_to_300(data: st.DataObject) -> None:
@@ -270,6 +272,7 @@ def test_a_probe_that_leaves_the_domain_contradicts_nothing() -> None:
     assert not check_gradients(lambda w: jnp.sum(w**1.5), lambda w: 1.501 * w**0.5, w).passed
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("loss", "w"),
     [
@@ -298,6 +301,7 @@ def doubled(w: jax.Array) -> jax.Array:
 doubled.defvjp(lambda w: (doubled(w), w), lambda w, t: (2 * t * jnp.ones_like(w),))
 
 
+@pytest.mark.own_precision
 def test_a_wrong_rule_for_tiny_parameters_is_caught_by_wider_steps() -> None:
     with jax.enable_x64(True):
         assert not check_gradients(doubled, jax.grad(doubled), jnp.array([1e-12, 2e-12])).passed
@@ -414,6 +418,7 @@ def test_a_rule_whose_single_elements_are_too_small_to_judge_is_said_to_be_unche
     assert any("too coarse to judge its single elements" in note for note in report.notes)
 
 
+@pytest.mark.own_precision
 def test_sizes_whose_squares_overflow_are_judged_without_a_warning() -> None:
     with jax.enable_x64(True):
         check_gradients(lambda w: jnp.sum(w), jnp.ones_like, jnp.array([1e170, 2e170])).raise_on_failure()
@@ -452,6 +457,7 @@ def test_an_argument_whose_equality_is_no_truth_is_passed_on() -> None:
     assert check(jnp.ones(2), Odd()).passed
 
 
+@pytest.mark.own_precision
 def test_numbers_that_xla_flushes_to_0_are_no_error() -> None:
     with jax.enable_x64(True):
         check_gradients(lambda w: 1e-310 * jnp.sum(w), lambda w: np.full(2, 1e-310), jnp.ones(2)).raise_on_failure()
@@ -476,6 +482,7 @@ def binned(w: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.sum(w[jnp.floor(x * 4).astype(int)] ** 2)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_place_computed_from_constants_is_no_kink(dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
@@ -504,6 +511,7 @@ def test_two_elements_of_a_large_leaf_that_err_by_opposite_amounts_are_noticed(i
     assert not check_gradients(f, jax.grad(f), w).passed
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("p", [[1e-8, 1e8], [1e-6, 1e3]])
 def test_a_small_element_is_not_judged_by_a_large_ones_size(p: list[float]) -> None:
     with jax.enable_x64(True):
@@ -512,6 +520,7 @@ def test_a_small_element_is_not_judged_by_a_large_ones_size(p: list[float]) -> N
         assert not check_gradients(loss, lambda p: jnp.array([1.001, 1.0]) / p, params).passed
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_complex_intermediates_round_too(dtype: str) -> None:
     rng = np.random.default_rng(0)
@@ -523,6 +532,7 @@ def test_complex_intermediates_round_too(dtype: str) -> None:
         ).raise_on_failure()
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_gradients_own_last_rounding_is_no_error(dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
@@ -552,6 +562,7 @@ def test_a_mask_of_a_narrow_type_does_not_blur_the_check() -> None:
         assert not check_gradients(loss, lambda w, m: 1.001 * jax.grad(loss)(w, m), w, w > 0).passed
 
 
+@pytest.mark.own_precision
 def test_a_period_of_a_power_of_2_does_not_mislead_finite_differences() -> None:
     with jax.enable_x64(True):
         loss = lambda w: jnp.sin(2.0**12 * jnp.pi * w)  # noqa: E731

@@ -17,6 +17,7 @@ from jaxmlp.training.config import QuantityName
 from jaxmlp.training.epoch import flip
 from jaxmlp.training.instruments import EDGES, INSTRUMENTS, Step, measure, slopes
 
+pytestmark = pytest.mark.own_precision
 NETWORK = Network((5, 4, 4, 3), "tanh")
 RATE = 0.3
 QUANTITIES: tuple[QuantityName, ...] = get_args(QuantityName)
