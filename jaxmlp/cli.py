@@ -224,7 +224,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
 def run_diagnose(folder: Path) -> int:
     import io
 
-    from jaxmlp.training.diagnosis import findings, read_figures
+    from jaxmlp.training.diagnosis import findings, read_figures, unjudged
     from jaxmlp.training.run import write_whole, writing
     from jaxmlp.views.diagnosis import diagnosis_figure
     from jaxmlp.views.terminal import Terminal
@@ -235,7 +235,8 @@ def run_diagnose(folder: Path) -> int:
     diagnosis_figure(figures, lines, f"{folder.name}: {figures.run.experiment.network}").savefig(page, dpi=110)
     with writing(folder):
         write_whole(folder / "diagnosis.png", page.getvalue())
-    for line in lines or ["nothing stands out"]:
+    missing = unjudged(figures)
+    for line in [*(lines or ["nothing stands out"]), *([missing] if missing else [])]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"{folder / 'diagnosis.png'} shows it", soft_wrap=True, highlight=False)
     return 0

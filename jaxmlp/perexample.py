@@ -11,7 +11,8 @@ whatever its weight w_i. What is said of the batch counts each example w_i times
     W = sum_i w_i          gbar = sum_i w_i g_i / W, which is `mean_gradient`
 
 All are pure functions of arrays, for `jit`, `vmap` and `scan`. A masked example must be finite all the same, since 0
-times infinity is not 0.
+times infinity is not 0. Squares are formed, which in float32 hold norms from about 1e-15 to 1e15 only; clipping alone
+holds for all.
 """
 
 from typing import NamedTuple
@@ -101,7 +102,10 @@ def cosines(trace: Trace) -> Float[Array, " B"]:
 
 def squared_norm(gradient: Params) -> Float[Array, ""]:
     """|v|^2 of a v in the shape of the parameters."""
-    return jnp.sum(jnp.stack([jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(gradient)]))
+    v = jnp.concatenate(
+        [leaf.ravel() for leaf in jax.tree.leaves(gradient)]
+    )  # one sum for all: a kernel, not one a leaf
+    return jnp.sum(v * v)
 
 
 def combined(trace: Trace, coefficients: Float[Array, " B"] | Float[Array, "L B"]) -> Params:
@@ -172,13 +176,27 @@ def clips(trace: Trace, max_norm: float | Float[Array, "..."]) -> Float[Array, "
 
     Of a number, `min(1, C / |g_i|)` in every layer; of L numbers, `min(1, C_l / |g_i^l|)` of that layer's part.
     """
+    if isinstance(max_norm, int | float) and not max_norm > 0:
+        raise NetworkError(f"max_norm is {max_norm}: expected a number above 0")
     C = jnp.asarray(max_norm, trace.losses.dtype)
     if C.shape not in ((), (len(trace.deltas),)):
         raise NetworkError(f"max_norm has shape {C.shape}: expected a number, or one a layer, ({len(trace.deltas)},)")
-    squares = layer_squared_norms(trace)
+    norms = jnp.stack(
+        [row_norms(D) * jnp.hypot(row_norms(A), 1) for A, D in zip(trace.inputs, trace.deltas, strict=True)]
+    )
     if C.ndim == 0:
-        squares, C = jnp.broadcast_to(jnp.sum(squares, axis=0), squares.shape), C[None]
-    return jnp.minimum(1, C[:, None] / jnp.sqrt(squares))
+        norms, C = jnp.broadcast_to(row_norms(norms.T), norms.shape), C[None]
+    return jnp.minimum(1, C[:, None] / norms)
+
+
+def row_norms(X: Float[Array, "B n"]) -> Float[Array, " B"]:
+    """The norm of every row, scaled by its largest element, so that no square overflows or underflows.
+
+    A clip must hold for any example: one whose squares are lost would go in whole.
+    """
+    s = jnp.max(jnp.abs(X), axis=1)
+    scaled = X / jnp.where(s > 0, s, 1)[:, None]
+    return jnp.where(jnp.isinf(s), s, s * jnp.sqrt(jnp.sum(scaled * scaled, axis=1)))
 
 
 def clipped_sum(trace: Trace, max_norm: float | Float[Array, "..."]) -> Params:
@@ -189,7 +207,7 @@ def clipped_sum(trace: Trace, max_norm: float | Float[Array, "..."]) -> Params:
     `sqrt(sum_l C_l^2)` in all. Without any example (W = 0) it is 0.
 
     Raises:
-        NetworkError: where `max_norm` is neither.
+        NetworkError: where `max_norm` is neither, or a number of Python's that is not above 0.
 
     >>> trace = Trace((jnp.array([[0.75], [0.0]]),), (jnp.array([[4.0], [1.0]]),), jnp.ones(2), None)
     >>> (layer,) = clipped_sum(trace, 2.5)  # (3, 4) is halved, (0, 1) left as it is

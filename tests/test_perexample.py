@@ -244,6 +244,38 @@ def test_no_example_moves_the_clipped_sum_by_more_than_its_weight_times_the_norm
                 assert norm(moved) <= w * most * (1 + 1e-9) + 1e-9 * norm(sums[kind])
 
 
+@pytest.mark.parametrize(
+    ("a", "d", "C"),
+    [
+        (1e20, 1e-20, 1.0),
+        (1e19, 1e-20, 1e-3),
+        (1e25, 0.0, 1.0),
+        (1e-30, 1e-20, 1e-22),
+        (1e25, 1e25, 1.0),
+        (3e38, 3e38, 1.0),
+    ],
+)
+@pytest.mark.parametrize("max_norm", [1, (1,)])
+def test_a_clip_holds_where_squares_overflow_and_underflow(a: float, d: float, C: float, max_norm: Any) -> None:
+    A, D = (jnp.asarray([[x], [1e-30]], jnp.float32) for x in (a, d))
+    trace = Trace((A,), (D,), jnp.ones(2, jnp.float32), jnp.asarray([1.0, 0.0], jnp.float32))
+    clipped = perexample.clipped_sum(trace, C * jnp.asarray(max_norm, jnp.float32))
+    found = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(clipped)]).astype(float)
+    own = np.array([a, 1.0]) * d
+    expected = own * min(1, C / max(np.hypot(*own), 1e-300))
+    if np.hypot(*own) < 3e38:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-30)
+    assert np.hypot(*found) <= C * (1 + 1e-6)
+    masked = perexample.clipped_sum(trace._replace(weights=jnp.asarray([0.0, 1.0], jnp.float32)), 1.0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(masked))
+
+
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, float("nan")])
+def test_a_norm_to_clip_to_is_above_0(max_norm: float) -> None:
+    with pytest.raises(NetworkError, match="expected a number above 0"):
+        perexample.clipped_sum(make_trace(0), max_norm)
+
+
 @pytest.mark.own_precision
 def test_a_clipped_gradient_has_the_norm_and_a_smaller_one_is_as_it_was() -> None:
     with jax.enable_x64(True):

@@ -31,13 +31,14 @@ def load_data(source: str, classes: int = 10) -> Dataset:
 
 
 def _load(source: str, classes: int) -> Dataset:
-    kind, colon, place = source.partition(":")
+    plain = source.removeprefix("dct:")
+    kind, colon, place = plain.partition(":")
     if kind == "mnist" and not colon:
-        return load_mnist()
-    if kind == "idx" and place:
-        return load_idx(Path(place).expanduser(), classes)
-    if kind == "npz" and place:
-        return load_npz(Path(place).expanduser(), classes)
-    if kind == "dct" and place and not place.startswith("dct:"):
-        return transformed(_load(place, classes))
-    raise DataError(f"data.source is {source!r}: expected mnist, idx:FOLDER, npz:FILE, or dct: and one of these")
+        dataset = load_mnist()
+    elif kind == "idx" and place:
+        dataset = load_idx(Path(place).expanduser(), classes)
+    elif kind == "npz" and place:
+        dataset = load_npz(Path(place).expanduser(), classes)
+    else:
+        raise DataError(f"data.source is {source!r}: expected mnist, idx:FOLDER, npz:FILE, or dct: and one of these")
+    return dataset if plain == source else transformed(dataset)

@@ -137,10 +137,15 @@ class Privacy:
     """The norm to which an example's gradient is clipped."""
 
     def __post_init__(self) -> None:
-        for name in ("epsilon", "delta", "clip")[self.epsilon is None :]:
-            expected = "a number between 0 and 1" if name == "delta" else "a finite number above 0"
+        bounds = {
+            "epsilon": (0, 1.1e4, "a number above 0, up to 10000"),
+            "delta": (0, 1, "a number between 0 and 1"),
+            "clip": (0.9e-6, 1.1e6, "a number from 1e-6 to 1e6"),
+        }
+        for name in [*bounds][self.epsilon is None :]:
+            low, high, expected = bounds[name]
             _number(self, f"privacy.{name}", float, 0, expected)
-            if getattr(self, name) == 0 or (name == "delta" and self.delta >= 1):
+            if not low < getattr(self, name) < high:
                 raise ExperimentError(f"privacy.{name} is {getattr(self, name)!r}: expected {expected}")
 
 

@@ -101,6 +101,10 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 recordings.append({name: arrays[name] for name in record.quantities})
+            for name, values in recordings[-1].items():
+                expected = recordings[0][name].shape
+                if values.dtype.kind != "f" or not values.ndim or values.shape != expected:
+                    raise ValueError(f"{name} is {values.dtype} of shape {values.shape}: expected floats, {expected}")
         except FileNotFoundError as error:
             raise RunError(f"{file}: no such file: expected what epoch {line.epoch} recorded") from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -131,17 +135,22 @@ def stayed(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:
 def rank(figures: Figures) -> Int[np.ndarray, " ranked"]:
     """The training examples from the one most likely mislabelled on, by the losses in the run's second half.
 
-    A loss that stays large is what the network cannot reconcile with the rest. Without losses it goes by the norms of
-    their gradients, which say the same of a cross-entropy only: through sigmoid outputs and a squared error, the
-    gradient of an example that is contradicted with certainty vanishes.
+    A loss that stays large is what the network cannot reconcile with the rest. The norms of their gradients say the
+    same of a cross-entropy only: through sigmoid outputs and a squared error, the gradient of an example that is
+    contradicted with certainty vanishes.
     """
     values = stayed(figures, "example_losses")
-    if values is None:
-        values = stayed(figures, "example_norms")
     if values is None or not figures.run.labelled:
         return np.zeros(0, np.int64)
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
     return order[: np.isfinite(values).sum()]
+
+
+def contradicted(figures: Figures) -> Int[np.ndarray, " contradicted"]:
+    """Those of the ranking's first 2 % that the network labels otherwise, in its order: positions in `examples`."""
+    first: np.ndarray = figures.ranking[: math.ceil(0.02 * figures.examples.size)]
+    found: np.ndarray = first[figures.run.predict(figures.examples.inputs[first]) != figures.examples.targets[first]]
+    return found
 
 
 SURE = 0.9
@@ -152,27 +161,42 @@ def suspects(figures: Figures) -> tuple[Suspect, ...]:
     run, losses = figures.run, stayed(figures, "example_losses")
     if not figures.ranking.size or losses is None or run.experiment.network.output not in ("softmax", "sigmoid"):
         return ()
-    first = figures.ranking[: math.ceil(0.02 * figures.examples.size)]
+    first = contradicted(figures)
     probabilities = run.probabilities(figures.examples.inputs[first])
     said, labels = probabilities.argmax(axis=1), figures.examples.targets[first]
     found = []
     for i, position in enumerate(first):
-        if said[i] != labels[i] and probabilities[i, said[i]] > SURE:
+        if probabilities[i, said[i]] > SURE:
             own = (int(figures.indices[position]), int(labels[i]), int(said[i]))
             found.append(Suspect(*own, float(probabilities[i, said[i]]), float(losses[position])))
     return tuple(found)
 
 
 def chance(figures: Figures) -> float | None:
-    """The cost of the best constant outputs; None where that has no simple form."""
-    if not figures.run.labelled or figures.run.experiment.network.sizes[-1] == 1:
+    """The cost of the best constant outputs; None where that has no simple form, or one output fits all examples."""
+    network, y = figures.run.experiment.network, figures.examples.targets
+    if figures.run.labelled and network.sizes[-1] > 1:
+        y = np.eye(network.sizes[-1])[y]
+    wanted = np.asarray(y, float).reshape(len(y), -1)
+    p = wanted.mean(axis=0)
+    if network.loss == "squared_error":
+        cost = wanted.var(axis=0).sum()
+    elif network.loss in ("cross_entropy", "binary_cross_entropy"):
+        cost = entropy(p) + (entropy(1 - p) if network.loss == "binary_cross_entropy" else 0)
+    else:
         return None
-    share = np.bincount(figures.examples.targets) / figures.examples.size
-    share = share[share > 0]
-    loss = figures.run.experiment.network.loss
-    if loss == "cross_entropy":
-        return float(-(share * np.log(share)).sum())
-    return float((share * (1 - share)).sum()) if loss == "squared_error" else None
+    return float(cost) if cost > 0 else None
+
+
+def entropy(p: Float[np.ndarray, " n"]) -> float:
+    """-sum p log p."""
+    return -float((p * np.log(np.where(p > 0, p, 1))).sum())
+
+
+def finished(figures: Figures) -> bool:
+    """Whether next to nothing is left to learn: the last epoch's loss is below 2 % of that of constant outputs."""
+    best = chance(figures)
+    return best is not None and figures.run.history[-1].train_loss < 0.02 * best
 
 
 def second_half(values: np.ndarray) -> np.ndarray:
@@ -227,20 +251,44 @@ def rate_too_high(figures: Figures) -> str | None:
     """The loss is no better than constant outputs' or has risen again, and not for want of longer steps."""
     history, rate = figures.run.history, figures.run.experiment.optimizer.learning_rate
     last, lowest = history[-1].train_loss, min(line.train_loss for line in history)
-    if last > 1.2 * lowest:
+    if last > 1.2 * lowest and not finished(figures):
         return f"learning rate too high? the training loss has risen from {lowest:.4f} to {last:.4f} (rate {rate:g})"
-    promise = kept_promise(figures)
     if not stuck(figures) or flat_from_the_start(figures) or starved_from_the_start(figures):
+        return None
+    promise, killed = kept_promise(figures), killed_units(figures)
+    if promise is None and killed is None and not shaken(figures):
         return None
     if promise is not None and promise > 0.5 and alive(figures):  # too low rather
         return None
-    dead, ending = figures.per_epoch("dead_units"), ""
-    if dead is not None and dead.size and dead[-1].max() > 0.1:
-        layer = 1 + int(dead[-1].argmax())
-        ending = f"; {100 * dead[-1].max():.0f} % of hidden layer {layer}'s units pass nothing back"
+    ending = "" if killed is None else f"; {killed[1]:.0f} % of hidden layer {killed[0]}'s units pass nothing back"
     return (
         f"learning rate too high: at {rate:g} the training loss is {last:.4f} after {len(history)} epochs, where "
         f"constant outputs give {chance(figures):.4f}{ending}"
+    )
+
+
+def killed_units(figures: Figures) -> tuple[int, float] | None:
+    """The hidden layer (1, 2, ...) most of whose units are dead in the last epoch, from a tenth on, and per cent."""
+    dead = figures.per_epoch("dead_units")
+    if dead is None or not dead.size or not dead[-1].max() > 0.1:
+        return None
+    return 1 + int(dead[-1].argmax()), 100 * float(dead[-1].max())
+
+
+def shaken(figures: Figures) -> bool:
+    """Whether a typical step changes a layer by more than a hundredth of its norm."""
+    ratios = figures.per_step("update_ratio")
+    return ratios is not None and bool(np.median(ratios, axis=0).max() > 0.01)
+
+
+def nothing_learned(figures: Figures) -> str | None:
+    """The loss is no better than constant outputs', and nothing that was recorded says why."""
+    if not stuck(figures) or any(rule(figures) for rule in (rate_too_high, rate_too_low, layer_that_does_not_learn)):
+        return None
+    rate, last = figures.run.experiment.optimizer.learning_rate, figures.run.history[-1].train_loss
+    return (
+        f"nothing learned: the training loss is {last:.4f}, where constant outputs give {chance(figures):.4f}; "
+        f"learning rate too low? ({rate:g})"
     )
 
 
@@ -256,7 +304,7 @@ def alive(figures: Figures) -> bool:
 def rate_too_low(figures: Figures) -> str | None:
     """The loss still falls as if there were neither curvature nor noise."""
     promise, rate = kept_promise(figures), figures.run.experiment.optimizer.learning_rate
-    if promise is None or promise < 0.5 or not alive(figures):
+    if promise is None or promise < 0.5 or not alive(figures) or finished(figures):
         return None
     return (
         f"learning rate too low: at {rate:g} the training loss still falls by {100 * promise:.0f} % of what its "
@@ -286,9 +334,11 @@ def layer_that_does_not_learn(figures: Figures) -> str | None:
 
 
 def dying_units(figures: Figures) -> str | None:
-    """Many units that pass nothing back, in a network that learns all the same: mostly steps too long drove them there."""
+    """Many units that pass nothing back, in a network that learns all the same: mostly long steps drove them there."""
     dead = figures.per_epoch("dead_units")
-    if dead is None or not dead.size or figures.batch < 8 or stuck(figures) or flat_from_the_start(figures):
+    if dead is None or not dead.size or figures.batch < 8 or flat_from_the_start(figures):
+        return None
+    if stuck(figures) or finished(figures):  # no better than without; or the units have done what they were to do
         return None
     layer = int(dead[-1].argmax())
     if dead[-1, layer] < 0.25:
@@ -302,7 +352,9 @@ def dying_units(figures: Figures) -> str | None:
 def batch_past_noise_scale(figures: Figures) -> str | None:
     """Twice the batch would no longer give nearly twice the progress."""
     raw = figures.per_epoch("noise_scale")
-    if raw is None or not alive(figures) or flat_from_the_start(figures) or rate_too_high(figures):
+    if raw is None or not alive(figures) or flat_from_the_start(figures) or finished(figures):
+        return None
+    if rate_too_high(figures) or nothing_learned(figures):
         return None
     variance, square = second_half(raw).mean(axis=0)
     if not square > 0 or not figures.batch > 2 * variance / square:
@@ -320,26 +372,39 @@ MISLABELLED = 0.007
 def mislabelled(figures: Figures) -> str | None:
     """More examples than an ordinary data set has, whose labels a good network contradicts and is sure about."""
     count, size = len(figures.suspects), figures.examples.size
-    accuracy = figures.run.history[-1].validation_accuracy
-    if count < MISLABELLED * size or stuck(figures) or (accuracy is not None and accuracy < 0.8):
+    if count < max(10, MISLABELLED * size) or stuck(figures) or accuracy(figures) < 0.8:
         return None
     if dying_units(figures):  # such a network contradicts right labels too
         return None
     first = figures.suspects[0]
     return (
-        f"{count:,} of {size:,} training examples look mislabelled, first example {first.index} with label "
-        f"{first.label}, which the network takes for {first.said} ({100 * first.probability:.1f} %)"
+        f"{count:,} of {size:,} training examples look mislabelled or ambiguous, first example {first.index} with "
+        f"label {first.label}, which the network takes for {first.said} ({100 * first.probability:.1f} %)"
     )
+
+
+def accuracy(figures: Figures) -> float:
+    """Of labels: on the validation examples, or without any on some of the training examples."""
+    known = figures.run.history[-1].validation_accuracy
+    some = figures.examples.take(slice(2000))
+    return float((figures.run.predict(some.inputs) == some.targets).mean()) if known is None else known
 
 
 RULES: dict[str, Callable[[Figures], str | None]] = {
     "rate too high": rate_too_high,
     "rate too low": rate_too_low,
+    "nothing learned": nothing_learned,
     "layer": layer_that_does_not_learn,
     "units": dying_units,
     "batch": batch_past_noise_scale,
     "labels": mislabelled,
 }
+
+
+def unjudged(figures: Figures) -> str | None:
+    """What a rule could have used and the run did not record; None where it is nothing."""
+    missing = [name for name in ADVISED.split() if name not in figures.run.experiment.record.quantities]
+    return f"not recorded, and so not judged by: {' '.join(missing)}" if missing else None
 
 
 def findings(figures: Figures) -> dict[str, str]:

@@ -119,8 +119,8 @@ def gsnr(step: Step) -> Float[Array, ""]:
     where none is left. The others' ratios lose as many digits as `perexample.variance` does.
     """
     pairs = zip(jax.tree.leaves(step.gradient), jax.tree.leaves(flip(perexample.variance(step.trace))), strict=True)
-    B = step.trace.losses.size
-    squares = [(g * g, v, v > B * jnp.finfo(v.dtype).eps * g * g) for g, v in pairs]
+    rounding = step.trace.losses.size * float(jnp.finfo(step.trace.losses.dtype).eps)  # type: ignore[no-untyped-call]
+    squares = [(g * g, v, v > rounding * g * g) for g, v in pairs]
     total = jnp.sum(jnp.stack([jnp.sum(jnp.where(there, g2 / jnp.where(there, v, 1), 0)) for g2, v, there in squares]))
     varying = jnp.sum(jnp.stack([jnp.sum(there, dtype=total.dtype) for _, _, there in squares]))
     return jnp.where(weight(step) > 1, total / varying, jnp.nan)

@@ -16,8 +16,8 @@ Not covered:
 - everything else that a run shows: the losses, what is recorded while training, and whatever is chosen by looking at
   validation examples, which are protected by nothing; nor a choice among several private runs, each of which spends;
 - the seed: who knows it, or tries all 2^32, can draw the batches and the noise again, and config.json holds it;
-- arithmetic: norms are rounded, and the noise is a float32 number of JAX's generator, which knows 2^23 of them, none
-  beyond some 5.5 standard deviations. That is no defence against an attack on the noise's last bits (Mironov 2012).
+- arithmetic: norms are rounded, and the noise is made of float32 numbers of JAX's generator, none beyond some 10.8
+  standard deviations. That is no defence against an attack on the noise's last bits (Mironov 2012).
 """
 
 import math
@@ -108,7 +108,7 @@ def calibrate(epsilon: float, delta: float, q: float, steps: int) -> Steps:
     if not enough(LARGEST):
         raise ExperimentError(
             f"privacy.epsilon is {epsilon:g}: no noise is enough for {steps:,} steps at privacy.delta {delta:g}: "
-            "expected a larger epsilon, or fewer steps"
+            "expected a larger epsilon or delta, or fewer steps"
         )
     upper = LARGEST
     while enough(upper / 2):  # from above, as the accounting of far too little noise takes memory without end
@@ -186,17 +186,30 @@ def private_gradient(
 ) -> Params:
     """(sum_i w_i min(1, C / |g_i|) g_i + C sigma n) / B, with C `clip`, B `batch_size`, and n standard normal by `key`.
 
-    With weights of 0 and 1, adding an example moves the sum by C at most.
+    With weights of 0 and 1, adding an example moves the sum by C at most, whatever numbers it is of: one that makes
+    anything not finite counts as 0.
     """
-    leaves, structure = jax.tree.flatten(clipped_sum(trace, clip))
+    leaves, structure = jax.tree.flatten(clipped_sum(finite_ones(trace), clip))
     keys = jax.random.split(key, len(leaves))
 
     def blurred(leaf: Array, key: Array) -> Array:
-        noise = jax.random.normal(key, leaf.shape, leaf.dtype)
+        # a float32 normal ends at 5.4 standard deviations, which a delta of 1e-5 feels; half the sum of four at 10.8
+        noise = jnp.sum(jax.random.normal(key, (4, *leaf.shape), leaf.dtype), axis=0) / 2
         return (leaf + (clip * sigma).astype(leaf.dtype) * noise) / batch_size.astype(leaf.dtype)
 
     gradient: Params = jax.tree.unflatten(structure, map(blurred, leaves, keys))
     return gradient
+
+
+def finite_ones(trace: Trace) -> Trace:
+    """The trace with the inputs and deltas of examples for which any of them is not finite set to 0."""
+    rows = [jnp.all(jnp.isfinite(X), axis=1) for X in (*trace.inputs, *trace.deltas)]
+    finite = jnp.all(jnp.stack(rows), axis=0)[:, None]
+
+    def kept(matrices: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(jnp.where(finite, X, 0) for X in matrices)
+
+    return trace._replace(inputs=kept(trace.inputs), deltas=kept(trace.deltas))
 
 
 class Amounts(NamedTuple):
@@ -223,21 +236,23 @@ def train_private_epoch(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One step of `optimizer` along the private gradient a row: the new state, and the mean loss of the examples drawn.
 
-    That is not private itself. `state` is donated, and flipped meanwhile, as in `train_epoch`.
+    That is not private itself. Losses that are not below 1e30 are left out of it, so that no single example can end a
+    run as diverged; NaN where none is left. `state` is donated, and flipped meanwhile, as in `train_epoch`.
     """
 
-    def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, Array]:
+    def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:
         rows, mask, number = at
         trace = backpropagate(flip(state.params), gather(examples, rows, mask), network)
         key = noise_key(amounts.seed, number)
         gradient = private_gradient(trace, key, amounts.clip, amounts.sigma, amounts.batch_size)
         updates, optimizer_state = optimizer.update(flip(gradient), state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, optimizer_state), jnp.sum(mask * trace.losses)
+        sound = jnp.where(jnp.abs(trace.losses) < 1e30, mask, 0)
+        return TrainState(params, optimizer_state), (jnp.sum(jnp.where(sound > 0, trace.losses, 0)), jnp.sum(sound))
 
     numbers = amounts.first + jnp.arange(indices.shape[0], dtype=jnp.uint32)
-    state, costs = jax.lax.scan(step, flip(state), (indices, weights, numbers))
-    return flip(state), jnp.sum(costs) / jnp.maximum(1, jnp.sum(weights))
+    state, (costs, counted) = jax.lax.scan(step, flip(state), (indices, weights, numbers))
+    return flip(state), jnp.sum(costs) / jnp.sum(counted)
 
 
 @dataclass(frozen=True)
@@ -254,11 +269,16 @@ class PrivateTraining:
         """The private training of an experiment on `count` examples; None for one that is not private.
 
         Raises:
-            ExperimentError: without dp-accounting, or where no noise is enough.
+            ExperimentError: without dp-accounting, for a delta of 1 / count or more, or where no noise is enough.
         """
         train, privacy, B = experiment.train, experiment.privacy, min(experiment.train.batch_size, count)
         if privacy.epsilon is None:
             return None
+        if privacy.delta * count >= 1 and count > 1:
+            raise ExperimentError(
+                f"privacy.delta is {privacy.delta:g}, with {count:,} training examples: expected far less than 1 / "
+                f"{count:,}, as such a delta would let one of them be told whole"
+            )
         steps = train.epochs * steps_of_epoch(count, B)
         return PrivateTraining(experiment, count, B, calibrate(privacy.epsilon, privacy.delta, B / count, steps))
 

@@ -4,12 +4,12 @@ import math
 import textwrap
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from jaxmlp.training.diagnosis import Figures
+from jaxmlp.training.diagnosis import Figures, contradicted, stuck
 from jaxmlp.training.instruments import EDGES
 from jaxmlp.training.recording import finite_mean
 from jaxmlp.views.plots import FEW
@@ -31,9 +31,9 @@ def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
         "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in lines) or "- nothing stands out"
     )
     top = 0.75 + 0.21 * (said.count("\n") + 1)
-    height = top + 2.9 * rows + 1.9 * pictured
+    height = top + 2.9 * rows + 1.9 * bool(pictured.size)
     page = Figure(figsize=(14.5, height), layout="constrained")
-    heights = [top, 2.9 * rows, *[1.9] * pictured]
+    heights = [top, 2.9 * rows, *[1.9] * bool(pictured.size)]
     parts: np.ndarray = np.asarray(page.subfigures(len(heights), 1, height_ratios=heights))
     text, plots, *strip = parts
     text.text(0.01, 0.93, title, va="top", size=14, weight="bold")
@@ -48,8 +48,8 @@ def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
         used += 1
     for axis in axes[used:]:
         axis.set_axis_off()
-    if pictured:
-        show(strip[0], figures)
+    if pictured.size:
+        show(strip[0], figures, pictured)
     return page
 
 
@@ -102,7 +102,7 @@ def draw(axis: Axes, figures: Figures, names: tuple[str, ...], title: str, scale
         if name == "noise_scale":
             variance, square = smooth(values, 50).T
             y = np.where(square > 0, variance / np.where(square > 0, square, 1), np.nan)[:, None]
-            labels = ["tr Sigma / |G|^2, each a mean over a 50th of the run"]
+            labels = ["tr Sigma / |G|^2, each of means over a 50th of the run; none where |G|^2 is lost in noise"]
             axis.axhline(figures.batch, color="C3", ls="--", lw=1, label=f"the batch size, {figures.batch:,}")
         elif values.ndim == 1:
             y, labels = smooth(values)[:, None], [name.replace("_", " ")]
@@ -137,17 +137,18 @@ def histogram(axis: Axes, figures: Figures) -> None:
     axis.legend(fontsize=7)
 
 
-def pictures(figures: Figures) -> bool:
-    """Whether there are examples to show, and they are images."""
-    return bool(figures.ranking.size) and len(figures.shape) == 2
+def pictures(figures: Figures) -> Int[np.ndarray, " pictured"]:
+    """The examples to show, if they are images: of a network that learned, the first whose labels it contradicts."""
+    if not figures.ranking.size or len(figures.shape) != 2 or stuck(figures):
+        return np.zeros(0, np.int64)
+    return contradicted(figures)[:PICTURES]
 
 
-def show(strip: SubFigure, figures: Figures) -> None:
-    """The pictures of the ranking's first, with index, label, and what the network says."""
-    first = figures.ranking[:PICTURES]
+def show(strip: SubFigure, figures: Figures, first: Int[np.ndarray, " pictured"]) -> None:
+    """Their pictures, with index, label, and what the network says."""
     said = figures.run.predict(figures.examples.inputs[first])
     strip.suptitle(
-        "The training examples likeliest to be mislabelled: index, given label, what the network says", size=11
+        "The training examples likeliest to be mislabelled, by loss: index, given label, what the network says", size=11
     )
     for axis, position, answer in zip(strip.subplots(1, PICTURES, squeeze=False)[0], first, said, strict=False):
         axis.imshow(figures.examples.inputs[position].reshape(figures.shape), cmap="gray_r")

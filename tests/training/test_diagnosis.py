@@ -7,7 +7,7 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Record, RunError, Train
-from jaxmlp.training.diagnosis import ADVISED, Figures, findings, read_figures
+from jaxmlp.training.diagnosis import ADVISED, Figures, chance, findings, read_figures, unjudged
 
 LESSON = Network((784, 16, 16, 10))
 RECORD = Record(tuple(ADVISED.split()))
@@ -120,3 +120,80 @@ def test_missing_and_damaged_recordings_are_named(small: Any, digits: Dataset) -
 def test_a_data_set_of_another_size_is_refused(small: Any, digits: Dataset) -> None:
     with pytest.raises(RunError, match="training examples, but digits leaves 60"):
         read_figures(small("example_norms"), replace(digits, train=digits.train.take(slice(100))))
+
+
+def findings_of(
+    folder: Path, dataset: Dataset, network: Network, optimizer: Optimizer, epochs: int, batch: int = 16
+) -> dict[str, str]:
+    experiment = Experiment(network, Data(validation=0), optimizer, Train(epochs, batch), RECORD)
+    jaxmlp.fit(experiment, dataset, workdir=folder / "run")
+    return findings(read_figures(folder / "run", dataset))
+
+
+@pytest.mark.usefixtures("optax_promotes")
+@pytest.mark.parametrize("optimizer", [Optimizer("adam", 1e-7), Optimizer("sgd", 0.0)])
+def test_a_rate_far_too_low_is_not_called_too_high(optimizer: Optimizer, digits: Dataset, tmp_path: Path) -> None:
+    said = findings_of(tmp_path, digits, Network((20, 8, 3), "tanh", "softmax", "cross_entropy"), optimizer, 3)
+    assert "rate too high" not in said
+    assert "batch" not in said
+    assert "learning rate too low" in said["nothing learned"]
+
+
+def test_nothing_is_said_of_a_run_that_has_learned_all_there_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    inputs = rng.normal(size=(300, 2)) + 6 * labels[:, None] - 3
+    blobs = Dataset.from_arrays(inputs.astype(np.float32), labels, inputs[:9].astype(np.float32), labels[:9])
+    for name, network in {
+        "one": Network((2, 8, 1), "tanh", "sigmoid", "squared_error"),
+        "two": Network((2, 8, 2), "tanh", "softmax", "cross_entropy"),
+    }.items():
+        assert findings_of(tmp_path / name, blobs, network, Optimizer("sgd", 0.3), 20) == {}
+
+
+@pytest.mark.usefixtures("optax_promotes")
+def test_a_regression_that_learns_nothing_is_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 5)).astype(np.float32)
+    y = (x @ rng.normal(size=(5, 2))).astype(np.float32)
+    linear = Dataset.from_arrays(x, y, x[:9], y[:9])
+    said = findings_of(tmp_path, linear, Network((5, 16, 2), "relu", "identity"), Optimizer("adam", 1e-8), 3)
+    assert {*said} == {"nothing learned"}, said
+
+
+@pytest.mark.parametrize(
+    ("labels", "network", "expected"),
+    [
+        ([0, 0, 1, 2], Network((4, 3), output="softmax", loss="cross_entropy"), 1.5 * np.log(2)),
+        ([0, 0, 1, 1], Network((4, 2)), 0.5),
+        ([0, 0, 1, 1], Network((4, 1)), 0.25),
+        ([0, 0, 1, 1], Network((4, 2), output="sigmoid", loss="binary_cross_entropy"), 2 * np.log(2)),
+        ([1, 1, 1, 1], Network((4, 2), output="softmax", loss="cross_entropy"), None),
+        ([[1.0], [3.0], [1.0], [3.0]], Network((4, 1), output="identity"), 1.0),
+        ([0, 0, 1, 1], Network((4, 2), output="identity", loss="huber"), None),
+    ],
+)
+def test_the_cost_of_constant_outputs(labels: Any, network: Network, expected: float | None, tmp_path: Path) -> None:
+    x = np.eye(4, dtype=np.float32)
+    y = np.asarray(labels, np.float32 if isinstance(labels[0], list) else np.int32)
+    classes = network.sizes[-1]
+    dataset = Dataset.from_arrays(x, y, x, y) if y.ndim > 1 or classes < 2 or len({*labels}) > 1 else None
+    if dataset is None:
+        dataset = Dataset.from_arrays(x, y, x, np.arange(4, dtype=np.int32) % 2)
+    experiment = Experiment(network, Data(validation=0), train=Train(1, 4), record=Record(("loss",)))
+    jaxmlp.fit(experiment, dataset, workdir=tmp_path / "run")
+    found = chance(read_figures(tmp_path / "run", dataset))
+    assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_a_recording_of_another_kind_or_shape_is_named(small: Any, digits: Dataset) -> None:
+    file = small("loss", "noise_scale") / "recorded" / "2.npz"
+    for noise in (np.zeros(4), np.array(["a", "b"]), np.float64(1)):
+        np.savez(file, loss=np.zeros(4, np.float32), noise_scale=noise)
+        with pytest.raises(RunError, match=r"2.npz: can't be read as what epoch 2 recorded: "):
+            read_figures(file.parents[1], digits)
+
+
+def test_what_was_not_recorded_is_said_to_be_unjudged(small: Any, digits: Dataset) -> None:
+    folder = small("loss", "noise_scale", "gradient_norm", "update_ratio", "saturation", "dead_units")
+    assert unjudged(read_figures(folder, digits)) == "not recorded, and so not judged by: example_losses example_norms"

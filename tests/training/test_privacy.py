@@ -18,7 +18,16 @@ from jaxmlp.perexample import clipped_sum
 from jaxmlp.training import privacy
 from jaxmlp.training.fit import initial_state
 from jaxmlp.training.optimizers import make
-from jaxmlp.training.privacy import Steps, calibrate, capacity, draw, noise_key, private_gradient, steps_of_epoch
+from jaxmlp.training.privacy import (
+    PrivateTraining,
+    Steps,
+    calibrate,
+    capacity,
+    draw,
+    noise_key,
+    private_gradient,
+    steps_of_epoch,
+)
 
 NETWORK = Network((4, 3, 2), "tanh", "softmax", "cross_entropy")
 PRIVATE = Experiment(
@@ -73,6 +82,33 @@ def test_one_example_more_moves_the_sum_by_the_clip_at_most(seed: int, clip: flo
         more = batch._replace(weights=jnp.ones(6))
         sums = [flat(clipped_sum(jaxmlp.backpropagate(params, b, NETWORK), clip)) for b in (batch, more)]
         assert 0 < np.linalg.norm(sums[1] - sums[0]) <= clip * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e20, 3e38])
+def test_no_example_whatever_its_numbers_moves_the_private_gradient_by_more_than_the_clip(bad: float) -> None:
+    batch = batch_of(6)._replace(weights=jnp.asarray([1.0, 1, 1, 1, 1, 0]))
+    broken = batch._replace(inputs=batch.inputs.at[5].set(bad), weights=jnp.ones(6))
+    apart = blurred(broken, sigma=0.0) - blurred(batch, sigma=0.0)
+    assert np.linalg.norm(apart) <= 0.5 / 8 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("bad", [1e20, 3e38])
+def test_no_example_whatever_its_numbers_ends_a_private_run(bad: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(120, 5)).astype(np.float32), rng.integers(0, 3, 120)
+    x[7] = bad
+    dataset = Dataset.from_arrays(x[:100], y[:100], x[100:], y[100:])
+    network = Network((5, 4, 3), "tanh", "softmax", "cross_entropy")
+    private = Experiment(network, Data(validation=0), train=Train(2, 20), privacy=Privacy(epsilon=8.0))
+    run = jaxmlp.fit(private, dataset)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
+    assert all(np.isfinite(line.train_loss) for line in run.history)
+
+
+def test_a_delta_that_would_tell_an_example_whole_is_refused() -> None:
+    private = Experiment(Network((5, 3)), privacy=Privacy(epsilon=1.0, delta=0.01))
+    with pytest.raises(ExperimentError, match=r"privacy.delta is 0.01, with 100 training examples: expected far less"):
+        PrivateTraining.of(private, 100)
 
 
 def test_the_noise_has_the_standard_deviation_that_was_asked_for() -> None:
@@ -308,13 +344,13 @@ def test_a_private_experiment_is_not_compared(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Privacy(epsilon=0.0), "privacy.epsilon is 0.0: expected a finite number above 0"),
-        (lambda: Privacy(epsilon=-1), "privacy.epsilon is -1: expected a finite number above 0"),
+        (lambda: Privacy(epsilon=0.0), "privacy.epsilon is 0.0: expected a number above 0, up to 10000"),
+        (lambda: Privacy(epsilon=-1), "privacy.epsilon is -1: expected a number above 0, up to 10000"),
         (lambda: Privacy(epsilon=math.inf), "privacy.epsilon is inf"),
         (lambda: Privacy(epsilon="2"), "privacy.epsilon is '2'"),
         (lambda: Privacy(delta=0.0), "privacy.delta is 0.0: expected a number between 0 and 1"),
         (lambda: Privacy(delta=1.0), "privacy.delta is 1.0: expected a number between 0 and 1"),
-        (lambda: Privacy(clip=0.0), "privacy.clip is 0.0: expected a finite number above 0"),
+        (lambda: Privacy(clip=0.0), "privacy.clip is 0.0: expected a number from 1e-6 to 1e6"),
         (lambda: Privacy(clip=math.nan), "privacy.clip is nan"),
         (
             lambda: replace(PRIVATE, train=Train(gradient="auto")),
