@@ -4,7 +4,7 @@
 
 Source: Abadi et al., "Deep learning with differential privacy" (2016), section 5: 90, 95 and 97 % of the test images at
 epsilon 0.5, 2 and 8, with 60 principal components for inputs, found privately.
-Expected: 95.8 %, about 11 s in all on 2 cores; 92.0 % with --privacy.epsilon 0.5 --optimizer.learning-rate 1.5, 97.2 %
+Expected: 96.0 %, about 12 s in all on 2 cores; 92.6 % with --privacy.epsilon 0.5 --optimizer.learning-rate 1.5, 97.3 %
 with --privacy.epsilon 8 --optimizer.learning-rate 6 (benchmarks/dp_sgd.py, means of 3 seeds).
 The frequencies are a fixed transform of each image alone, which tells nothing of others (jaxmlp.data.frequencies).
 """

@@ -115,7 +115,8 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     _, rest = split_indices(size, validation, run.experiment.train.seed)
     kept = {recording[name].shape for recording in recordings for name in OF_EXAMPLES if name in recording}
     if kept - {rest.shape}:
-        raise RunError(f"{folder}: recorded {kept} training examples, but {dataset.name} leaves {len(rest)}")
+        found = " or ".join(" x ".join(map(str, shape)) for shape in sorted(kept))
+        raise RunError(f"{folder}: recorded {found} training examples, but {dataset.name} leaves {len(rest)}")
     examples = dataset.train.take(rest)
     bare = Figures(run, tuple(recordings), examples, rest, dataset.shape, np.zeros(0, np.int64), ())
     ranked = replace(bare, ranking=rank(bare))

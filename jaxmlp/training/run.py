@@ -287,17 +287,18 @@ def load(path: str | PathLike[str]) -> Run:
         RunError: where the folder holds none, or a damaged one.
     """
     folder = Path(path)
+    file = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(file.read_text())
         experiment, labelled = Experiment.from_dict(config["experiment"]), bool(config["dataset"]["labelled"])
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        history = tuple(EpochRecord(**json.loads(line)) for line in lines)
-        end = folder / "result.json"
-        result = Result(**json.loads(end.read_text())) if end.exists() else None
+        file = folder / "metrics.jsonl"
+        history = tuple(EpochRecord(**json.loads(line)) for line in file.read_text().splitlines())
+        file = folder / "result.json"
+        result = Result(**json.loads(file.read_text())) if file.exists() else None
     except FileNotFoundError as error:
         raise RunError(f"{error.filename}: no such file: expected the folder of a run") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder}: the run can't be read: {error}") from error
+        raise RunError(f"{file}: the run can't be read: {error}") from error
     return Run(
         experiment, labelled, load_params(folder / "checkpoints" / "params.npz", experiment.network), history, result
     )

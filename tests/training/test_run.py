@@ -95,7 +95,7 @@ def test_damaged_and_missing_files_are_named(folder: Path) -> None:
             if name == "metrics.jsonl" and content == b"":
                 continue  # a run interrupted in its first epoch
             path.write_bytes(content)
-            with pytest.raises(RunError, match=folder.name) as refusal:
+            with pytest.raises(RunError, match=name) as refusal:
                 jaxmlp.load(folder)
             assert "\n" not in str(refusal.value)
         path.unlink()

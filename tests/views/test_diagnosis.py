@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -29,6 +30,23 @@ def test_the_page_has_the_words_a_panel_of_everything_and_pictures(digits: Datas
     assert any(title.startswith(f"{figures.indices[position]}\n") for title in titles)
     said = "\n".join(text.get_text() for part in page.subfigs for text in part.texts)
     assert "the first thing\n- the second" in said
+
+
+def pictured(figures: Figures) -> list[tuple[str, str]]:
+    """The label and what the network says, of each picture."""
+    page = diagnosis_figure(figures, [], "small")
+    titles = [axis.get_title() for part in page.subfigs for axis in part.axes]
+    return [tuple(re.findall("label (.*), says (.*)", title)[0]) for title in titles if ", says " in title]
+
+
+def test_only_examples_whose_labels_the_network_contradicts_are_pictured(digits: Dataset, tmp_path: Path) -> None:
+    figures = figures_of(digits, tmp_path, "example_losses")
+    assert 0 < len(pictured(figures)) <= 4  # 2 % of 161
+    assert all(label != said for label, said in pictured(figures))
+
+
+def test_of_gradient_norms_alone_no_example_is_pictured(digits: Dataset, tmp_path: Path) -> None:
+    assert pictured(figures_of(digits, tmp_path, "example_norms")) == []
 
 
 @pytest.mark.parametrize("quantity", ["loss", "noise_scale", "dead_units"])
