@@ -112,8 +112,14 @@ def combined(trace: Trace, coefficients: Float[Array, " B"] | Float[Array, "L B"
     """sum_i c_i g_i, per layer `A^T (c * D)` and `sum_i c_i D_i`, with coefficients (B,), or (L, B): a row a layer.
 
     The trace's weights take no part: give them as (a factor of) the coefficients.
+
+    Raises:
+        NetworkError: for coefficients of another shape.
     """
-    c = jnp.broadcast_to(coefficients, (len(trace.deltas), trace.losses.size))
+    L, B = len(trace.deltas), trace.losses.size
+    if coefficients.shape not in ((B,), (L, B)):
+        raise NetworkError(f"coefficients have shape {coefficients.shape}: expected {(B,)}, or {(L, B)}, a row a layer")
+    c = jnp.broadcast_to(coefficients, (L, B))
     return summed(trace.inputs, tuple(c_l[:, None] * D for c_l, D in zip(c, trace.deltas, strict=True)))
 
 

@@ -427,6 +427,10 @@ def test_what_does_not_fit_is_refused_with_the_shape_that_would() -> None:
     trace = by_deltas(1.0, 2.0)
     with pytest.raises(NetworkError, match=r"max_norm has shape \(2,\): expected a number, or one a layer, \(1,\)"):
         perexample.clipped_sum(trace, jnp.ones(2))
+    with pytest.raises(
+        NetworkError, match=r"coefficients have shape \(3,\): expected \(2,\), or \(1, 2\), a row a layer"
+    ):
+        perexample.combined(trace, jnp.ones(3))
     for quantity in (perexample.clipped_sum, perexample.clipped_gradient):
         with pytest.raises(NetworkError, match=r"weights have shape \(1,\): expected \(2,\)"):
             quantity(trace._replace(weights=jnp.ones(1)), 1.0)

@@ -21,7 +21,7 @@ from jaxmlp.training.recording import Recording, finite_mean
 from jaxmlp.training.run import Run, load
 
 ADVISED = "loss noise_scale gradient_norm update_ratio saturation dead_units example_losses example_norms"
-"""What every rule and panel needs, and a step pays little for."""
+"""What the rules need; docs/diagnosis.md has what it costs."""
 
 
 @dataclass(frozen=True)

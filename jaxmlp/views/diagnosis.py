@@ -80,7 +80,7 @@ PANELS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (("update_ratio",), "Update ratio", "log", "|update| / |parameters|"),
     (("update_size",), "Update size", "log", "|update|"),
     (("distance",), "Distance from the start", "linear", "|parameters - start|"),
-    (("saturation",), "Flat units, per example", "linear", "% of a layer's units"),
+    (("saturation",), "Flat units (saturation), per example", "linear", "% of a layer's units"),
     (("dead_units",), "Dead units: flat on a whole batch", "linear", "% of a layer's units"),
     (("gsnr",), "Mean gradient signal-to-noise ratio", "log", "squared mean / variance"),
     (("early_stopping",), "Early stopping: above 0, stop", "linear", "1 - W gsnr"),
@@ -102,7 +102,7 @@ def draw(axis: Axes, figures: Figures, names: tuple[str, ...], title: str, scale
         if name == "noise_scale":
             variance, square = smooth(values, 50).T
             y = np.where(square > 0, variance / np.where(square > 0, square, 1), np.nan)[:, None]
-            labels = ["tr Sigma / |G|^2, each of means over a 50th of the run; none where |G|^2 is lost in noise"]
+            labels = ["tr Sigma / |G|^2, means over a 50th of the run\n(gaps: |G|^2 is lost in noise)"]
             axis.axhline(figures.batch, color="C3", ls="--", lw=1, label=f"the batch size, {figures.batch:,}")
         elif values.ndim == 1:
             y, labels = smooth(values)[:, None], [name.replace("_", " ")]
