@@ -102,9 +102,7 @@ def cosines(trace: Trace) -> Float[Array, " B"]:
 
 def squared_norm(gradient: Params) -> Float[Array, ""]:
     """|v|^2 of a v in the shape of the parameters."""
-    v = jnp.concatenate(
-        [leaf.ravel() for leaf in jax.tree.leaves(gradient)]
-    )  # one sum for all: a kernel, not one a leaf
+    v = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])  # one sum, not one a leaf
     return jnp.sum(v * v)
 
 
