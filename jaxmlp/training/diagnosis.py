@@ -20,7 +20,7 @@ from jaxmlp.training.instruments import OF_EXAMPLES
 from jaxmlp.training.recording import Recording, finite_mean
 from jaxmlp.training.run import Run, load
 
-ADVISED = "loss noise_scale gradient_norm update_ratio saturation dead_units example_losses example_norms"
+ADVISED = "loss noise_scale gradient_norm update_ratio saturation dead_units example_losses"
 """What the rules need; docs/diagnosis.md has what it costs."""
 
 

@@ -193,4 +193,4 @@ def test_a_recording_of_another_kind_or_shape_is_named(small: Any, digits: Datas
 
 def test_what_was_not_recorded_is_said_to_be_unjudged(small: Any, digits: Dataset) -> None:
     folder = small("loss", "noise_scale", "gradient_norm", "update_ratio", "saturation", "dead_units")
-    assert unjudged(read_figures(folder, digits)) == "not recorded, and so not judged by: example_losses example_norms"
+    assert unjudged(read_figures(folder, digits)) == "not recorded, and so not judged by: example_losses"
