@@ -336,16 +336,14 @@ def layer_that_does_not_learn(figures: Figures) -> str | None:
 
 def dying_units(figures: Figures) -> str | None:
     """Many units that pass nothing back, in a network that learns all the same: mostly long steps drove them there."""
-    dead = figures.per_epoch("dead_units")
-    if dead is None or not dead.size or figures.batch < 8 or flat_from_the_start(figures):
+    killed = killed_units(figures)
+    if killed is None or killed[1] < 25 or figures.batch < 8 or flat_from_the_start(figures):
         return None
     if stuck(figures) or finished(figures):  # no better than without; or the units have done what they were to do
         return None
-    layer = int(dead[-1].argmax())
-    if dead[-1, layer] < 0.25:
-        return None
+    layer, share = killed
     return (
-        f"hidden layer {layer + 1} loses units: {100 * dead[-1, layer]:.0f} % pass nothing back on a whole batch; "
+        f"hidden layer {layer} loses units: {share:.0f} % pass nothing back on a whole batch; "
         f"learning rate too high? ({figures.run.experiment.optimizer.learning_rate:g})"
     )
 
