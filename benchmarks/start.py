@@ -2,8 +2,8 @@
 
     python -m benchmarks.start
 
-Processes take turns; prints, as Markdown, medians with the lowest and the highest. A start is the whole of `jaxmlp train
-experiments/lesson.py --train.epochs 1`.
+Processes take turns; prints, as Markdown, medians with the lowest and the highest. A start is the whole of the command
+`jaxmlp train experiments/lesson.py --train.epochs 1`.
 """
 
 import os

@@ -283,3 +283,23 @@ def test_diagnosis_of_a_run_that_recorded_nothing_says_what_to_record(place: Pat
     assert re.fullmatch(
         r"jaxmlp: runs/a: the run recorded nothing: expected .*--record.quantities loss .*\n", end.stderr
     )
+
+
+def test_a_second_start_with_jaxs_cache_compiles_nothing_and_ends_the_same(place: Path) -> None:
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(place / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    kept, params = [], []
+    for run in ("first", "second"):
+        command = [*COMMAND, "train", "small.py", "--workdir", run]
+        subprocess.run(command, cwd=place, env=os.environ | cache, check=True, capture_output=True, timeout=60)
+        kept.append(sorted(path.name for path in (place / "cache").iterdir()))
+        params.append((place / run / "checkpoints" / "params.npz").read_bytes())
+    assert kept[0] == kept[1]
+    assert any(name.startswith("jit_train_epoch") for name in kept[0])
+    assert params[0] == params[1]
+
+
+@pytest.mark.parametrize("arguments", [["devices"], ["train", "missing.py"]])
+def test_the_garbage_collector_is_left_as_it_was(arguments: list[str]) -> None:
+    code = f"import gc\nfrom jaxmlp.cli import main\nmain({arguments})\nprint(gc.isenabled())"
+    end = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert end.stdout.endswith("True\n")

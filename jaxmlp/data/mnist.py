@@ -30,8 +30,11 @@ def load_mnist() -> Dataset:
         path = FOLDER / f"{name}.gz"
         array = read_idx(path, 3 if "idx3" in name else 1)
         header = bytes([0, 0, UNSIGNED_BYTE, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-        found = hashlib.sha256(header + array.tobytes()).hexdigest()
-        if found != digest:
-            raise DataError(f"{path}: sha256 of its content is {found}: expected {digest}; reinstall jaxmlp")
+        found = hashlib.sha256(header)
+        found.update(array.data)
+        if found.hexdigest() != digest:
+            raise DataError(
+                f"{path}: sha256 of its content is {found.hexdigest()}: expected {digest}; reinstall jaxmlp"
+            )
         arrays.append(array)
     return Dataset.from_arrays(*arrays, name="mnist", classes=10)
