@@ -64,15 +64,16 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
 
     import jaxmlp
     from jaxmlp.data.dataset import on_device
-    from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
+    from jaxmlp.training.epoch import evaluate, order_of, train_epoch
+    from jaxmlp.training.fit import initial_state
     from jaxmlp.training.optimizers import make
 
     dataset = jaxmlp.load_data("mnist")
     names = ("relu", "softmax", "cross_entropy") if task.relu else ("sigmoid", "sigmoid", "squared_error")
     network = jaxmlp.Network(task.sizes, *names)
-    optimizer = make(jaxmlp.Optimizer("sgd", task.rate))
-    params = jaxmlp.init(jax.random.key(0), network)
-    state, examples, test = TrainState(params, optimizer.init(params)), on_device(dataset.train), None
+    experiment = jaxmlp.Experiment(network, optimizer=jaxmlp.Optimizer("sgd", task.rate))
+    optimizer = make(experiment.optimizer)
+    state, examples, test = initial_state(experiment), on_device(dataset.train), None
     if task.examples < dataset.train.size:
         examples = on_device(dataset.train.take(slice(task.examples)))
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth
 
-The lesson's network and batches of 32. Epochs of different numbers of examples take turns in one process; one run of 100
+The lesson's network, batches of 32. Epochs of different numbers of examples take turns in one process; one run of 100
 epochs is looked at after 1, 10 and 100. Prints, as Markdown, medians of 9 turns, and what the run had taken and held by
 then.
 """
