@@ -64,8 +64,7 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
 
     import jaxmlp
     from jaxmlp.data.dataset import on_device
-    from jaxmlp.training.epoch import evaluate, order_of, train_epoch
-    from jaxmlp.training.fit import initial_state
+    from jaxmlp.training.epoch import evaluate, initial_state, order_of, train_epoch
     from jaxmlp.training.optimizers import make
 
     dataset = jaxmlp.load_data("mnist")
@@ -80,8 +79,8 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
     def epoch(turn: int) -> None:
         nonlocal state
         order = jax.device_put(order_of(0, turn, task.examples, task.batch))
-        state, cost = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=gradient)
-        jax.block_until_ready(cost)
+        state, losses, _ = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=gradient)
+        jax.block_until_ready(losses)
 
     def accuracy() -> float:
         nonlocal test

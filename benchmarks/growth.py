@@ -14,7 +14,7 @@ from pathlib import Path
 import jaxmlp
 from benchmarks.contestants import Task
 from benchmarks.contestants import jaxmlp as contestant
-from jaxmlp.training.run import EpochRecord
+from jaxmlp.training.records import EpochRecord
 
 SIZES, BATCH, TURNS = (784, 16, 16, 10), 32, 9
 EXAMPLES = (600, 1_900, 6_000, 19_000, 60_000)

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
         GradientError,
         JaxmlpError,
         NetworkError,
+        OutOfMemoryError,
         RunError,
+        StoppedError,
     )
     from jaxmlp.gradcheck.check import GradientCheck, check_gradients
     from jaxmlp.gradcheck.report import GradientReport
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
     from jaxmlp.training.check import check_experiment
     from jaxmlp.training.compare import Comparison, compare
-    from jaxmlp.training.config import Data, Experiment, Optimizer, Privacy, Record, Train
+    from jaxmlp.training.config import Checkpoint, Data, Experiment, Optimizer, Privacy, Record, Train
     from jaxmlp.training.fit import fit
     from jaxmlp.training.run import Run, load
 
@@ -43,14 +45,16 @@ _HOME = {
         "GradientError",
         "JaxmlpError",
         "NetworkError",
+        "OutOfMemoryError",
         "RunError",
+        "StoppedError",
     ),
     "jaxmlp.gradcheck.check": ("GradientCheck", "check_gradients"),
     "jaxmlp.gradcheck.report": ("GradientReport",),
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
     "jaxmlp.training.check": ("check_experiment",),
     "jaxmlp.training.compare": ("Comparison", "compare"),
-    "jaxmlp.training.config": ("Data", "Experiment", "Optimizer", "Privacy", "Record", "Train"),
+    "jaxmlp.training.config": ("Checkpoint", "Data", "Experiment", "Optimizer", "Privacy", "Record", "Train"),
     "jaxmlp.training.fit": ("fit",),
     "jaxmlp.training.run": ("Run", "load"),
 }
@@ -59,6 +63,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Batch",
+    "Checkpoint",
     "Comparison",
     "Data",
     "DataError",
@@ -75,11 +80,13 @@ __all__ = [
     "Network",
     "NetworkError",
     "Optimizer",
+    "OutOfMemoryError",
     "Params",
     "Privacy",
     "Record",
     "Run",
     "RunError",
+    "StoppedError",
     "Trace",
     "Train",
     "backprop",

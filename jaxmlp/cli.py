@@ -6,9 +6,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxmlp.errors import ExperimentError, JaxmlpError
+from jaxmlp.errors import ExperimentError, JaxmlpError, StoppedError
 from jaxmlp.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
     for name, option, run, about in (
-        ("train", "--workdir DIR", run_train, "train an experiment's network, and keep the run in a folder"),
+        ("train", "--workdir DIR] [--resume", run_train, "train an experiment's network, and keep the run in a folder"),
         ("check", "--json FILE", run_check, "check the hand-derived gradient on an experiment's network and data"),
         (
             "compare",
@@ -65,6 +65,22 @@ def parser() -> Parser:
     diagnose.add_argument("folder", metavar="RUN", type=Path, help="a run's folder, such as runs/lesson")
     diagnose.set_defaults(run=lambda given, interrupts: run_diagnose(given.folder))
 
+    runs = commands.add_parser(
+        "runs",
+        help="list runs, with the settings in which they differ and their results",
+        description="Lists the runs in a folder, with the settings in which they differ and their results.",
+    )
+    runs.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path("runs"), help="by default runs/")
+    runs.set_defaults(run=lambda given, interrupts: run_runs(given.folder))
+
+    show = commands.add_parser(
+        "show",
+        help="show a run: its settings, how it stands, its curves",
+        description="Shows a run: its settings, how it stands, its curves; and draws RUN/curves.png.",
+    )
+    show.add_argument("folder", metavar="RUN", type=Path, help="a run's folder, such as runs/lesson")
+    show.set_defaults(run=lambda given, interrupts: run_show(given.folder))
+
     devices = commands.add_parser("devices", help="list the devices that JAX sees")
     devices.set_defaults(run=lambda given, interrupts: run_devices())
     return top
@@ -73,14 +89,17 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status.
 
-    That is 0; 1 for a failed check or a diverged run; 2 for what a person can put right. Ctrl-C ends the process, with
-    130.
+    That is 0; 1 for a failed check or a diverged run; 2 for what a person can put right; 130 after Ctrl-C, 143 after
+    SIGTERM.
     """
     interrupts = Interrupts()  # before anything else, and for good
     gc.disable()  # until `started`
     try:
         given = parser().parse_args(arguments)
         status: int = given.run(given, interrupts)
+    except StoppedError as error:
+        print(f"jaxmlp: {error}", file=sys.stderr)
+        return interrupts.status
     except JaxmlpError as error:
         print(f"jaxmlp: {error}", file=sys.stderr)
         return error.exit_status
@@ -91,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
         return BROKEN_PIPE
+    except MemoryError as error:  # before or after the training, which says more
+        print(f"jaxmlp: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return 2
     except OSError as error:  # such as a full disk behind the standard output
         print(f"jaxmlp: {error}", file=sys.stderr)
         return 2
@@ -109,6 +131,8 @@ def started() -> None:
 
 
 def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
+    import logging
+
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder
@@ -116,25 +140,35 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     from jaxmlp.views.tables import heading, result_table
     from jaxmlp.views.terminal import Terminal
 
-    meaning = "The run's folder; by default runs/ and the experiment's name."
-    experiment, workdir = override("train", path, arguments, workdir=meaning)
-    folder = workdir or unused(Path("runs") / path.stem)
-    RunFolder.refuse_used(folder)  # before the data are read
+    own = {
+        "workdir": (Path | None, None, "The run's folder; by default runs/ and the experiment's name."),
+        "resume": (bool, False, "Go on with the run in that folder, where there is one."),
+    }
+    experiment, given = override("train", path, arguments, own)
+    fresh = Path("runs") / path.stem
+    folder = given.workdir or (fresh if given.resume else unused(fresh))
+    if not given.resume:
+        RunFolder.refuse_used(folder)  # before the data are read
     device, dataset = visible()[0], load_for(experiment)
 
+    log = logging.getLogger("jaxmlp")  # a library may give the root logger a form of its own
+    log.propagate = False
+    log.addHandler(logging.StreamHandler())
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     progress = Progress(experiment.train.epochs, console)
-
-    def parting() -> str:
-        progress.stop()
-        kept = f"; {folder} keeps the run up to there" if progress.epoch else ""
-        return f" after {progress.epoch} of {experiment.train.epochs} epochs{kept}"
-
-    interrupts.parting = parting
     started()
+    interrupts.saving = True
     with progress:
-        run = fit(experiment, dataset, workdir=folder, report=interrupts.unbroken(progress))
+        run = fit(
+            experiment,
+            dataset,
+            workdir=folder,
+            resume=given.resume,
+            report=interrupts.unbroken(progress),
+            stop=interrupts.heard,
+        )
+    interrupts.saving = False
     assert run.result is not None
     console.print(result_table(run.result, experiment.train.gradient, folder))
     return 0
@@ -154,7 +188,9 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     from jaxmlp.views.tables import heading
     from jaxmlp.views.terminal import Terminal
 
-    experiment, file = override("check", path, arguments, json="A file for the reports; by default none is written.")
+    own = {"json": (Path | None, None, "A file for the reports; by default none is written.")}
+    experiment, given = override("check", path, arguments, own)
+    file = given.json
     if file is not None:
         with writing(file):  # before the work, not after it
             probe(file.parent)
@@ -210,8 +246,8 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     from jaxmlp.views.terminal import Terminal
 
     meaning = "The folder for comparison.json and comparison.png; by default runs/, the experiment's name and -compare."
-    experiment, workdir = override("compare", path, arguments, workdir=meaning)
-    folder = workdir or unused(Path("runs") / f"{path.stem}-compare")
+    experiment, given = override("compare", path, arguments, {"workdir": (Path | None, None, meaning)})
+    folder = given.workdir or unused(Path("runs") / f"{path.stem}-compare")
     RunFolder.refuse_used(folder)
     device, dataset = visible()[0], load_for(experiment)
     with writing(folder):  # before the work, not after it
@@ -258,6 +294,50 @@ def run_diagnose(folder: Path) -> int:
     return 0
 
 
+def run_runs(folder: Path) -> int:
+    from jaxmlp.errors import RunError
+    from jaxmlp.training.run import is_locked, read
+    from jaxmlp.views.runs import runs_table
+    from jaxmlp.views.terminal import Terminal
+
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder: expected one with runs in it")
+    found, console, unreadable = {}, Terminal(), []
+    for path in sorted(path.parent for path in folder.rglob("config.json")):
+        try:
+            found[str(path.relative_to(folder))] = read(path), is_locked(path)
+        except RunError as error:
+            unreadable.append(str(error))
+    if not found and not unreadable:
+        raise RunError(f"{folder}: no run in there: expected folders that `jaxmlp train` made")
+    if found:
+        console.print(runs_table(found))
+    for line in unreadable:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def run_show(folder: Path) -> int:
+    import io
+
+    from jaxmlp.training.run import is_locked, read, read_losses, write_whole, writing
+    from jaxmlp.views.runs import run_figure, run_table, terminal_curves
+    from jaxmlp.views.terminal import Terminal
+
+    kept, console, page = read(folder), Terminal(), io.BytesIO()
+    console.print(run_table(kept, is_locked(folder), folder))
+    if not kept.history:
+        console.print("no epoch has ended yet")
+        return 0
+    console.print(terminal_curves(kept.history, min(console.width, 100)), highlight=False, markup=False, soft_wrap=True)
+    title = f"{folder.name}: {kept.experiment.network}"
+    run_figure(kept, read_losses(folder), title).savefig(page, dpi=110)
+    with writing(folder):
+        write_whole(folder / "curves.png", page.getvalue())
+    console.print(f"{folder / 'curves.png'} shows them", soft_wrap=True, highlight=False)
+    return 0
+
+
 def run_devices() -> int:
     from jaxmlp.training.devices import visible
     from jaxmlp.views.tables import device_table
@@ -276,10 +356,12 @@ def unused(folder: Path) -> Path:
     return candidate
 
 
-def override(command: str, path: Path, arguments: Sequence[str], **option: str) -> tuple["Experiment", Path | None]:
-    """The experiment of a file with the fields that the command line sets, and the value of the command's own option.
+def override(
+    command: str, path: Path, arguments: Sequence[str], own: dict[str, tuple[Any, Any, str]]
+) -> tuple["Experiment", Any]:
+    """The experiment of a file with the fields that the command line sets, and the values of the command's own options.
 
-    That takes a path; `option` gives its name and meaning.
+    `own` has each option's type, default and meaning.
 
     Raises:
         ExperimentError: for an unusable file, an unknown field, or a value that the field can't have.
@@ -297,10 +379,10 @@ def override(command: str, path: Path, arguments: Sequence[str], **option: str) 
 
     experiment, about = read_experiment(path)
     about = about.replace("jaxmlp train ", f"jaxmlp {command} ")
-    ((name, meaning),) = option.items()
-    own = (name, Annotated[Path | None, tyro.conf.arg(help=meaning)], None)
-    fields = Annotated[Experiment, tyro.conf.arg(name="")]
-    Settings = make_dataclass("Settings", [("experiment", fields), own], frozen=True)
+    fields: list[Any] = [("experiment", Annotated[Experiment, tyro.conf.arg(name="")])]
+    for name, (kind, default, meaning) in own.items():
+        fields.append((name, Annotated[kind, tyro.conf.arg(help=meaning), tyro.conf.FlagCreatePairsOff], default))
+    Settings = make_dataclass("Settings", fields, frozen=True)
     prog, complaint = f"jaxmlp {command} {path}", io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -309,7 +391,7 @@ def override(command: str, path: Path, arguments: Sequence[str], **option: str) 
         if not end.code:
             raise
         raise ExperimentError(f"{_message(complaint.getvalue())}; {prog} --help lists every field") from None
-    return settings.experiment, getattr(settings, name)
+    return settings.experiment, settings
 
 
 def _message(box: str) -> str:

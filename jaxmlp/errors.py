@@ -29,6 +29,16 @@ class DivergedError(JaxmlpError):
     exit_status = 1
 
 
+class StoppedError(JaxmlpError):
+    """Training was asked to stop before its end."""
+
+    exit_status = 130
+
+
+class OutOfMemoryError(JaxmlpError):
+    """The device, or this machine, has not enough memory for the experiment."""
+
+
 class DeviceError(JaxmlpError):
     """No device to run on."""
 

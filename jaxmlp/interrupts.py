@@ -1,4 +1,4 @@
-"""Ctrl-C ends the command at whatever instant, with a line and an exit status of its own."""
+"""Ctrl-C and SIGTERM end the command at whatever instant, with a line and an exit status of their own."""
 
 import atexit
 import os
@@ -9,8 +9,7 @@ from collections.abc import Callable
 from threading import Event, RLock, Thread
 from typing import TypeVar
 
-INTERRUPTED = 130
-"""The exit status after Ctrl-C: 128 + SIGINT."""
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 T = TypeVar("T")
 
@@ -23,21 +22,41 @@ class Interrupts:
     the interpreter from under threads that compile. Here a thread of its own hears of the signal, says the line and
     ends the process, without asking the others. A second Ctrl-C does not wait for the line.
 
-    Where Ctrl-C is ignored, as in a shell's background, or handled by somebody else, nothing changes.
+    While `saving` is set the process goes on until the main thread, which asks `heard`, has saved its work and left; a
+    second signal ends it at once.
+
+    SIGTERM is the same with another status. Where a signal is ignored, as Ctrl-C is in a shell's background, or handled
+    by somebody else, nothing changes.
     """
 
     def __init__(self) -> None:
         self.parting: Callable[[], str] = str
         """Ends what is shown live; returns what there is to say after "interrupted"."""
+        self.saving = False
+        """Whether the main thread is at work that it saves and leaves when a signal is heard."""
+        self.signal: signal.Signals | None = None
+        """The first that was heard."""
         self._begun, self._reporting = Event(), RLock()
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        self._ours = [one for one in SIGNALS if signal.getsignal(one) is defaults[one]]
+        if not self._ours:
             return
         self._signals, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, lambda signum, frame: self._begun.set())
+        for one in self._ours:
+            signal.signal(one, self._note)
         Thread(target=self._watch, daemon=True).start()  # a signal from before waits in the socket
         atexit.register(self._rest)
+
+    @property
+    def status(self) -> int:
+        """The exit status after the signal that was heard: 128 and its number."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    def heard(self) -> bool:
+        """Whether a signal asks the main thread to save its work and leave."""
+        return self.signal is not None
 
     def unbroken(self, report: Callable[[T], None]) -> Callable[[T], None]:
         """`report`, whose calls come to their end before the line, or don't begin any more."""
@@ -49,26 +68,36 @@ class Interrupts:
 
         return whole
 
-    def _watch(self) -> None:
-        self._await_signal()
-        Thread(target=self._leave, daemon=True).start()
-        self._await_signal()
-        os._exit(INTERRUPTED)
+    def _note(self, signum: int, frame: object) -> None:
+        """In the main thread, when it next executes Python."""
+        if not self.saving:
+            self._begun.set()
 
-    def _await_signal(self) -> None:
-        while self._signals.recv(1) != bytes([signal.SIGINT]):  # an experiment may handle other signals
-            pass
+    def _watch(self) -> None:
+        self.signal = self._await_signal()
+        if self._begun.is_set() or not self.saving:
+            self._begun.set()
+            Thread(target=self._leave, daemon=True).start()
+        self._await_signal()
+        os._exit(self.status)
+
+    def _await_signal(self) -> signal.Signals:
+        while True:
+            found = self._signals.recv(1)[0]
+            if found in self._ours:  # an experiment may handle other signals
+                return signal.Signals(found)
 
     def _leave(self) -> None:
+        assert self.signal is not None
         try:
             with self._reporting:
-                line = f"jaxmlp: interrupted{self.parting()}"
+                line = f"jaxmlp: {SIGNALS[self.signal]}{self.parting()}"
                 print(line, file=sys.__stderr__, flush=True)  # sys.stderr may be redirected just now
-                os._exit(INTERRUPTED)
+                os._exit(self.status)
         finally:  # nobody may be there to read the line
-            os._exit(INTERRUPTED)
+            os._exit(self.status)
 
     def _rest(self) -> None:
-        """After Ctrl-C the main thread goes no further than here, lest it print on or end before the line is said."""
+        """After the signal the main thread goes no further, lest it print on, or end before the line is said."""
         if self._begun.is_set():
             Event().wait()

@@ -31,6 +31,7 @@ from jaxmlp.cli import main
 raise SystemExit(main())
 """
 COMMAND = [sys.executable, "-c", CODE]
+pytestmark = pytest.mark.own_precision  # training is in float32, and checking sets each
 
 
 @pytest.fixture
@@ -135,6 +136,8 @@ ERRORS = [
     (["compare", "small.py", "--workdir", "small.py/x"], "small.py/x: can't be written: Not a directory"),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
+    (["train", "small.py", "--resume", "--workdir", "used"], "used/config.json: the run can't be read: "),
+    (["train", "small.py", "--optimizer.nonfinite", "ignore"], "invalid choice 'ignore' for argument"),
 ]
 
 
@@ -155,7 +158,7 @@ def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:
     wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
     end = jaxmlp_command(place, "train", "small.py", *wild)
     assert end.returncode == 1
-    assert re.fullmatch(r"jaxmlp: training diverged in epoch 1: .*\n", end.stderr)
+    assert re.fullmatch(r"jaxmlp: training diverged in epoch 1, at step \d of 3: .*\n", end.stderr)
 
 
 def test_a_run_that_diverges_in_its_last_step_is_no_success(place: Path) -> None:
@@ -236,7 +239,8 @@ def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
     )
     assert status == 130
     last = shown.rstrip().splitlines()[-1]
-    assert re.search(r"jaxmlp: interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there$", last)
+    kept = r"jaxmlp: interrupted after \d+ of 100000 epochs; runs/small keeps the run up to there, and --resume goes on"
+    assert re.search(kept, last)
     assert "\x1b[?25h" in shown  # the cursor is back
     assert np.isfinite(jaxmlp.load(place / "runs" / "small").history[-1].train_loss)
 
@@ -292,9 +296,9 @@ def test_a_second_start_with_jaxs_cache_compiles_nothing_and_ends_the_same(place
         command = [*COMMAND, "train", "small.py", "--workdir", run]
         subprocess.run(command, cwd=place, env=os.environ | cache, check=True, capture_output=True, timeout=60)
         kept.append(sorted(path.name for path in (place / "cache").iterdir()))
-        params.append((place / run / "checkpoints" / "params.npz").read_bytes())
+        params.append([leaf.tobytes() for layer in jaxmlp.load(place / run).params for leaf in layer])
     assert kept[0] == kept[1]
-    assert any(name.startswith("jit_train_epoch") for name in kept[0])
+    assert any(name.startswith("jit_train_steps") for name in kept[0])
     assert params[0] == params[1]
 
 
@@ -303,3 +307,45 @@ def test_the_garbage_collector_is_left_as_it_was(arguments: list[str]) -> None:
     code = f"import gc\nfrom jaxmlp.cli import main\nmain({arguments})\nprint(gc.isenabled())"
     end = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert end.stdout.endswith("True\n")
+
+
+def test_a_terminated_run_saves_and_ends_with_143_and_resumes(place: Path) -> None:
+    train = ["train", "small.py", "--train.epochs", "500"]
+    assert jaxmlp_command(place, *train, "--workdir", "whole").returncode == 0
+    for how in (signal.SIGTERM, signal.SIGINT):
+        with subprocess.Popen(
+            [*COMMAND, *train, "--workdir", "broken", "--resume"], cwd=place, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert any(line.startswith("epoch") for line in process.stdout)
+            process.send_signal(how)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + how
+        assert re.fullmatch(r"jaxmlp: interrupted after \d+ of 500 epochs; broken keeps the run .*--resume.*\n", errors)
+    assert jaxmlp_command(place, *train, "--workdir", "broken", "--resume").returncode == 0
+    whole, broken = (jaxmlp.load(place / name) for name in ("whole", "broken"))
+    assert [record.train_loss for record in whole.history] == [record.train_loss for record in broken.history]
+    for ours, theirs in zip(whole.params, broken.params, strict=True):
+        np.testing.assert_array_equal(ours.kernel, theirs.kernel)
+
+
+def test_runs_are_listed_with_what_differs_and_one_is_shown_with_its_curves(place: Path) -> None:
+    for rate in ("0.5", "0.25"):
+        train = ["train", "small.py", "--workdir", f"runs/rate {rate}", "--optimizer.learning-rate", rate]
+        assert jaxmlp_command(place, *train).returncode == 0
+    (place / "runs" / "broken").mkdir()
+    (place / "runs" / "broken" / "config.json").write_text("{")
+    end = jaxmlp_command(place, "runs")
+    assert (end.returncode, end.stderr) == (0, "")
+    for shown in ("optimizer.learning", "finished", "0.25", "test", "broken/config.json: the run can't be read"):
+        assert shown in end.stdout
+    assert "train.seed" not in end.stdout
+    end = jaxmlp_command(place, "show", "runs/rate 0.5")
+    assert (end.returncode, end.stderr) == (0, "")
+    for shown in ("network.sizes", "6 5 4", "best epoch", "training", "validation", "curves.png shows them"):
+        assert shown in end.stdout
+    assert (place / "runs" / "rate 0.5" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for arguments, message in ((["runs", "nowhere"], "no such folder"), (["show", "runs"], "expected the folder of a")):
+        end = jaxmlp_command(place, *arguments)
+        assert (end.returncode, end.stderr.count("\n")) == (2, 1)
+        assert message in end.stderr

@@ -1,4 +1,4 @@
-"""Ctrl-C, as a process meets it that is at this or that."""
+"""Ctrl-C and SIGTERM, as a process meets them that is at this or that."""
 
 import signal
 import subprocess
@@ -23,14 +23,17 @@ def ready():
 """
 
 
-def interrupted(code: str, *, times: int = 1) -> tuple[int, str, str]:
-    """Runs the code after START and sends Ctrl-C once it calls ready(): the status, what it then prints, its errors."""
+def interrupted(code: str, *, times: int = 1, how: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+    """Runs the code after START and sends a signal once it calls ready(): the status, what it then prints, its errors.
+
+    By default that is Ctrl-C's.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", START + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
         for _ in range(times):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(how)
             time.sleep(0.5)
         out, errors = process.communicate(timeout=60)
     return process.returncode, out, errors
@@ -77,4 +80,27 @@ def test_without_a_reader_it_is_130_all_the_same() -> None:
 
 def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
     code = "signal.signal(signal.SIGINT, signal.SIG_IGN); Interrupts(); ready(); time.sleep(1); print('done')"
+    assert interrupted(code) == (0, "done\n", "")
+
+
+def test_sigterm_is_a_line_and_143() -> None:
+    code = "ready(); hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+    assert interrupted(code, how=signal.SIGTERM) == (143, "", "jaxmlp: terminated after all\n")
+
+
+SAVING = "interrupts.saving = True; ready()\nwhile not interrupts.heard(): time.sleep(0.01)\n"
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_saves_its_work_goes_on_until_it_leaves_by_itself(how: signal.Signals, status: int) -> None:
+    code = SAVING + "time.sleep(1); print('saved'); sys.exit(interrupts.status)"
+    assert interrupted(code, how=how) == (status, "saved\n", "")
+
+
+def test_a_second_one_does_not_wait_for_what_is_being_saved() -> None:
+    assert interrupted(SAVING + "time.sleep(60)", times=2) == (130, "", "")
+
+
+def test_a_signal_that_came_too_late_to_save_anything_changes_nothing() -> None:
+    code = SAVING + "interrupts.saving = False; print('done')"
     assert interrupted(code) == (0, "done\n", "")

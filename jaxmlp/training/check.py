@@ -14,8 +14,8 @@ from jaxmlp.gradcheck.check import GradientCheck
 from jaxmlp.gradcheck.report import GradientReport
 from jaxmlp.network import Params, loss
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import gather, masks, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, ignore, initial_state
+from jaxmlp.training.epoch import gather, initial_state, masks, order_of, train_epoch
+from jaxmlp.training.fit import check_fit, ignore
 from jaxmlp.training.optimizers import make
 
 Tree = TypeVar("Tree")
@@ -80,7 +80,7 @@ def check_experiment(
 
     check_both("at initialisation", state.params, 0)
     starting("training an epoch")
-    state, _ = train_epoch(
+    state, _, _ = train_epoch(
         state,
         examples,
         order,

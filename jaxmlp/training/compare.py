@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxmlp.data.dataset import Dataset, Examples, on_device, split
 from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import TrainState, flip, make_step, masks, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, ignore, initial_state, refuse_divergence, scores
+from jaxmlp.training.epoch import TrainState, flip, initial_state, make_step, masks, mean_loss, order_of, train_epoch
+from jaxmlp.training.fit import check_fit, ignore, refuse_divergence, scores
 from jaxmlp.training.optimizers import make
 
 
@@ -92,17 +92,18 @@ def step_times(
 ) -> Float[np.ndarray, "turns 2"]:
     """The mean time of a step in seconds, of each in turn, TURNS times: so many, however few epochs there were.
 
-    A turn trains a copy through the first STEPS batches of `order`, or all where it has fewer. One turn more comes
+    A turn trains through the first STEPS batches of `order`, or all where it has fewer. One turn more comes
     before them, untimed, and holds the compilation. The two take turns so that a slower minute of the machine slows
     both, and their ratio is to be taken turn by turn.
     """
     order, seconds = order[:STEPS], []
     for _ in range(1 + TURNS):
+        state: TrainState
+        gradient: Literal["manual", "auto"]
         for gradient, state in (("manual", manual), ("auto", auto)):
-            copy = jax.tree.map(lambda leaf: jnp.copy(leaf).block_until_ready(), state)
             begun = time.perf_counter()
-            _, cost = train_epoch(copy, examples, order, network=network, optimizer=optimizer, gradient=gradient)
-            cost.block_until_ready()
+            trained = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=gradient)
+            trained.losses.block_until_ready()
             seconds.append((time.perf_counter() - begun) / order.shape[0])
     return np.reshape(seconds, (-1, 2))[1:]
 
@@ -136,10 +137,10 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
         drifts.append(jax.device_get(drift))
         losses, accuracies = [], []
         for gradient in ("manual", "auto"):
-            states[gradient], cost = train_epoch(
+            states[gradient], found, _ = train_epoch(
                 states[gradient], examples, order, network=network, optimizer=optimizer, gradient=gradient
             )
-            losses.append(float(jax.device_get(cost)))
+            losses.append(mean_loss(found, count, order.shape[1]))
             accuracies.append(scores(states[gradient].params, validation, experiment)[1] if held_out.size else None)
         refuse_divergence(experiment, epoch, manual=losses[0], automatic=losses[1])
         pairs.append(

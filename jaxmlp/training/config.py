@@ -49,7 +49,12 @@ class Optimizer:
     learning_rate: float = 1.0
     """Step size: an update is this times the gradient (for adam, times its normalised form)."""
 
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What becomes of a gradient that is not finite: stop ends the run, skip leaves the step out and counts it."""
+
     def __post_init__(self) -> None:
+        if self.nonfinite not in ("stop", "skip"):
+            raise ExperimentError(f"optimizer.nonfinite is {self.nonfinite!r}: expected stop or skip")
         if self.name not in ("sgd", "adam"):
             raise ExperimentError(f"optimizer.name is {self.name!r}: expected sgd or adam")
         _number(self, "optimizer.learning_rate", float, 0, "a finite number of 0 or more")
@@ -124,6 +129,21 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """What is kept while training, to go on from after whatever happens. There is a checkpoint after every epoch."""
+
+    keep: int = 3
+    """The newest checkpoints that are kept, beside that of the best epoch by validation."""
+
+    seconds: float = 60.0
+    """Within an epoch, at least this long from one to the next."""
+
+    def __post_init__(self) -> None:
+        _number(self, "checkpoint.keep", int, 1, "1 or more")
+        _number(self, "checkpoint.seconds", float, 0, "0 or more seconds")
+
+
+@dataclass(frozen=True)
 class Privacy:
     """What a run may tell of any single training example; jaxmlp.training.privacy says what is guaranteed."""
 
@@ -164,10 +184,11 @@ class Experiment:
     train: Train = field(default_factory=Train)
     record: Record = field(default_factory=Record)
     privacy: Privacy = field(default_factory=Privacy)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
     def __post_init__(self) -> None:
         kinds = {"network": Network, "data": Data, "optimizer": Optimizer, "train": Train}
-        for name, kind in (kinds | {"record": Record, "privacy": Privacy}).items():
+        for name, kind in (kinds | {"record": Record, "privacy": Privacy, "checkpoint": Checkpoint}).items():
             part = getattr(self, name)
             if not isinstance(part, kind):
                 raise ExperimentError(f"{name} is {part!r}: expected a jaxmlp.{kind.__name__}")
@@ -185,6 +206,12 @@ class Experiment:
             raise ExperimentError(
                 f"record.quantities is {' '.join(self.record.quantities)}, but privacy.epsilon is "
                 f"{self.privacy.epsilon:g}: expected none of them, as they would tell what privacy hides"
+            )
+
+        if self.optimizer.nonfinite == "skip" and (self.record.quantities or self.privacy.epsilon is not None):
+            raise ExperimentError(
+                "optimizer.nonfinite is 'skip', but the run records or is private: expected stop, or neither "
+                "record.quantities nor privacy.epsilon"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -208,6 +235,7 @@ class Experiment:
                 train=Train(**settings["train"]),
                 record=Record(**record | {"quantities": tuple(record.get("quantities", ()))}),
                 privacy=Privacy(**settings.get("privacy", {})),
+                checkpoint=Checkpoint(**settings.get("checkpoint", {})),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 from numpy.typing import NDArray
 
 from jaxmlp.backprop import value_and_backprop
 from jaxmlp.data.dataset import Examples, as_inputs
 from jaxmlp.losses import output_loss
-from jaxmlp.network import Batch, Network, Params, loss, propagate, wanted
+from jaxmlp.network import Batch, Network, Params, init, loss, propagate, wanted
+from jaxmlp.training.config import Experiment
+from jaxmlp.training.optimizers import make
 
 GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
 
@@ -29,6 +31,20 @@ class TrainState(NamedTuple):
 
     params: Params
     optimizer: optax.OptState
+
+
+def initial_state(experiment: Experiment) -> TrainState:
+    """What the experiment starts from, a function of its seed."""
+    seed = jax.device_put(np.uint32(experiment.train.seed))
+    state: TrainState = _start(seed, network=experiment.network, optimizer=make(experiment.optimizer))
+    return state
+
+
+# runs once: random draws take long to optimize, and at level 1 come out the same
+@partial(jax.jit, static_argnames=("network", "optimizer"), compiler_options={"xla_backend_optimization_level": 1})
+def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+    params = init(jax.random.key(seed), network)
+    return TrainState(params, optimizer.init(params))
 
 
 def order_of(seed: int, epoch: int, count: int, batch_size: int) -> Int[np.ndarray, "steps batch_size"]:
@@ -67,9 +83,17 @@ def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, 
     return Batch(as_inputs(inputs), targets, weights)
 
 
+LONG = 4
+"""How many times as long as wide a matrix is that is held transposed."""
+
+
 def flip(tree: Tree) -> Tree:
-    """Every matrix of a pytree transposed."""
-    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
+    """The long matrices of a pytree transposed: its own inverse. See `make_step`."""
+
+    def is_long(leaf: Any) -> bool:
+        return leaf.ndim == 2 and bool(max(leaf.shape) >= LONG * min(leaf.shape))
+
+    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if is_long(leaf) else leaf, tree)
     return flipped
 
 
@@ -79,25 +103,63 @@ Step: TypeAlias = Callable[[TrainState, tuple[Array, Array]], tuple[TrainState, 
 def make_step(
     examples: Examples, network: Network, optimizer: optax.GradientTransformation, gradient: Literal["manual", "auto"]
 ) -> Step:
-    """A step of training as `jax.lax.scan` takes it: (state, (indices, weights)) to (state, sum of the batch's losses).
+    """A step of training: (state, (indices, weights)) to (state, the batch's mean loss).
 
-    The state is flipped: matrices are held transposed, (n_out, n_in), so that XLA computes a kernel's gradient as
-    D^T A. On a CPU that takes 0.6 of the time of A^T D where the layer has many more inputs than outputs. The
-    transpositions melt into the products.
+    The state is flipped: long matrices are held transposed, (n_out, n_in), so that XLA computes a kernel's gradient as
+    D^T A. On a CPU that takes 0.6 of the time of A^T D where the layer has many more inputs than outputs, but longer
+    where it has not. The transpositions melt into the products.
     """
     value_and_gradient = GRADIENTS[gradient]
 
     def step(state: TrainState, at: tuple[Array, Array]) -> tuple[TrainState, Array]:
-        batch = gather(examples, *at)
-        cost, gradients = value_and_gradient(flip(state.params), batch, network)
+        cost, gradients = value_and_gradient(flip(state.params), gather(examples, *at), network)
         updates, optimizer_state = optimizer.update(flip(gradients), state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, optimizer_state), cost * jnp.sum(at[1])
+        return TrainState(params, optimizer_state), cost
 
     return step
 
 
-@partial(jax.jit, static_argnames=("network", "optimizer", "gradient"), donate_argnames="state")
+class Trained(NamedTuple):
+    """What `train_steps` gives."""
+
+    state: TrainState
+    losses: Float[Array, " steps"]
+    """The mean loss of each batch, as it was when the batch came up, in the place of its step."""
+    sound: Bool[Array, ""]
+    """Whether every number of the state is finite."""
+
+
+@partial(jax.jit, static_argnames=("network", "optimizer", "gradient"))
+def train_steps(
+    state: TrainState,
+    losses: Float[Array, " steps"],
+    examples: Examples,
+    order: Int[Array, "steps batch_size"],
+    part: tuple[Int[Array, ""], Int[Array, ""]],
+    *,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    gradient: Literal["manual", "auto"],
+) -> Trained:
+    """A part of an epoch, one step of `optimizer` a row of `order`: from step part[0] up to, and not with, part[1].
+
+    All parts are the same program, so that an epoch is the same bit for bit, whole or in parts.
+    """
+    step = make_step(examples, network, optimizer, gradient)
+    count, batch_size = examples.inputs.shape[0], order.shape[1]
+
+    def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        weights = (i * batch_size + jnp.arange(batch_size, dtype=jnp.int32) < count).astype(jnp.float32)
+        indices = jax.lax.dynamic_index_in_dim(order, i, keepdims=False)
+        state, loss = step(trained[0], (indices, weights))
+        return state, jax.lax.dynamic_update_index_in_dim(trained[1], loss.astype(jnp.float32), i, 0)
+
+    state, losses = jax.lax.fori_loop(*part, at, (flip(state), losses))
+    sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
+    return Trained(flip(state), losses, sound)
+
+
 def train_epoch(
     state: TrainState,
     examples: Examples,
@@ -106,15 +168,26 @@ def train_epoch(
     network: Network,
     optimizer: optax.GradientTransformation,
     gradient: Literal["manual", "auto"],
-) -> tuple[TrainState, Float[Array, ""]]:
-    """One step of `optimizer` a row of `order`: the new state, and the mean loss of the examples as they were met.
+) -> Trained:
+    """A whole epoch by `train_steps`."""
+    steps = order.shape[0]
+    losses, part = jax.device_put((np.zeros(steps, np.float32), (np.int32(0), np.int32(steps))))
+    trained: Trained = train_steps(
+        state, losses, examples, order, part, network=network, optimizer=optimizer, gradient=gradient
+    )
+    return trained
 
-    `state` is donated: its buffers are reused, and must not be used after the call.
+
+def mean_loss(losses: Float[Array, " steps"] | Float[np.ndarray, " steps"], count: int, batch_size: int) -> float:
+    """The mean over `count` examples of batches' mean losses, in float64: all batches are full but the last.
+
+    >>> mean_loss(np.array([1.0, 4.0]), count=3, batch_size=2)
+    2.0
     """
-    count = examples.inputs.shape[0]
-    step = make_step(examples, network, optimizer, gradient)
-    state, costs = jax.lax.scan(step, flip(state), (order, masks(count, order.shape)))
-    return flip(state), jnp.sum(costs) / count
+    means = np.asarray(jax.device_get(losses), np.float64)
+    sizes = np.full(means.size, batch_size)
+    sizes[-1] = count - batch_size * (means.size - 1)
+    return float((means * sizes).sum() / count)
 
 
 class Scores(NamedTuple):

@@ -2,26 +2,28 @@
 
 import math
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
+from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxmlp.data.dataset import Dataset, Examples, on_device, split
+from jaxmlp.data.dataset import Dataset, Examples, on_device, split, split_indices
 from jaxmlp.data.sources import load_data
-from jaxmlp.errors import DivergedError, ExperimentError
-from jaxmlp.network import Network, Params, init
+from jaxmlp.errors import DivergedError, ExperimentError, OutOfMemoryError, StoppedError
+from jaxmlp.network import Params
+from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
+from jaxmlp.training.epoch import Trained, TrainState, evaluate, gather, initial_state, mean_loss, order_of, train_steps
+from jaxmlp.training.faults import first_fault
 from jaxmlp.training.optimizers import make
-from jaxmlp.training.privacy import PrivateTraining
-from jaxmlp.training.recording import by_example, record_epoch, summary
-from jaxmlp.training.run import EpochRecord, Result, Run, RunFolder
+from jaxmlp.training.privacy import PrivateTraining, steps_of_epoch
+from jaxmlp.training.recording import Recording, by_example, record_epoch, summary
+from jaxmlp.training.records import EpochRecord, Result
+from jaxmlp.training.run import Run, RunFolder, load
 
 
 def load_for(experiment: Experiment) -> Dataset:
@@ -71,22 +73,13 @@ def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None
     )
 
 
-def initial_state(experiment: Experiment) -> TrainState:
-    """What the experiment starts from, a function of its seed."""
-    seed = jax.device_put(np.uint32(experiment.train.seed))
-    state: TrainState = _start(seed, network=experiment.network, optimizer=make(experiment.optimizer))
-    return state
-
-
-# runs once: random draws take long to optimize, and at level 1 come out the same
-@partial(jax.jit, static_argnames=("network", "optimizer"), compiler_options={"xla_backend_optimization_level": 1})
-def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
-    params = init(jax.random.key(seed), network)
-    return TrainState(params, optimizer.init(params))
-
-
 def ignore(progress: object) -> None:
     """The report of who doesn't want any."""
+
+
+def never() -> bool:
+    """The `stop` of who waits for the end."""
+    return False
 
 
 def fit(
@@ -94,7 +87,9 @@ def fit(
     dataset: Dataset | None = None,
     *,
     workdir: str | PathLike[str] | None = None,
+    resume: bool = False,
     report: Callable[[EpochRecord], None] = ignore,
+    stop: Callable[[], bool] = never,
 ) -> Run:
     """Trains the experiment's network and scores it, once and at the end, on the test set.
 
@@ -102,14 +97,21 @@ def fit(
         experiment: what to train and how.
         dataset: what to train on; by default what `experiment.data.source` names.
         workdir: a folder that is to hold the run (config.json, metrics.jsonl, checkpoints/, recorded/, result.json); by
-            default nothing is written. After every epoch it is complete up to there.
-        report: is called with each epoch's record.
+            default nothing is written. It can be resumed from there, whatever happens.
+        resume: whether to go on with the run in `workdir`, where there is one; it ends bit for bit as it would have
+            without the break. Of one that has ended, nothing is trained.
+        report: is called with the record of each epoch that is trained.
+        stop: is asked about once a second, and after every epoch, whether training is to stop. If so, the state is
+            saved first.
 
     Raises:
         DataError: for data that can't be used.
         ExperimentError: for a network whose sizes don't fit the data, or privacy that can't be had.
-        RunError: for a folder that holds a run already or can't be written.
-        DivergedError: where a loss is not a number any more.
+        RunError: for a folder that holds a run already, or one of other settings, that somebody else trains in, or that
+            can't be written.
+        DivergedError: where a loss or a parameter is not a number any more.
+        OutOfMemoryError: where a batch is too large.
+        StoppedError: where `stop` said so.
 
     >>> import numpy as np
     >>> import jaxmlp
@@ -127,71 +129,264 @@ def fit(
         dataset = load_for(experiment)
     else:
         check_fit(experiment, dataset)
+    with memory_for(experiment):
+        if workdir is None:
+            return trained(experiment, dataset, None, report, stop, started)
+        folder = RunFolder.open(workdir, experiment, dataset, resume)
+        try:
+            if (folder.path / "result.json").exists():
+                return load(folder.path)
+            return trained(experiment, dataset, folder, report, stop, started)
+        finally:
+            folder.close()
+
+
+@contextmanager
+def memory_for(experiment: Experiment) -> Iterator[None]:
+    """Says of a lack of memory what to do about it."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        B = experiment.train.batch_size
+        hint = f"try train.batch_size {B // 2}" if B > 1 else "try a smaller network.sizes"
+        raise OutOfMemoryError(
+            f"out of memory, training {experiment.network} in batches of {B}: {hint} ({reason(error)})"
+        ) from error
+
+
+def trained(
+    experiment: Experiment,
+    dataset: Dataset,
+    folder: RunFolder | None,
+    report: Callable[[EpochRecord], None],
+    stop: Callable[[], bool],
+    started: float,
+) -> Run:
+    """`fit`, from where the folder stands; `started` is when it was called."""
+    _, indices = split_indices(dataset.train.size, experiment.data.validation, experiment.train.seed)
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
-    network, train, count = experiment.network, experiment.train, dataset.train.size
-    private = PrivateTraining.of(experiment, count)
-    folder = None if workdir is None else RunFolder.create(workdir, experiment, dataset)
+    start = initial_state(experiment)
+    training = Training(experiment, on_device(dataset.train), start.params, indices)
+    validation = on_device(held_out)
 
-    optimizer = make(experiment.optimizer)
-    state = initial_state(experiment)
-    examples, validation = on_device(dataset.train), on_device(held_out)
+    at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
+    if folder is not None:
+        at = folder.newest(at.state) or at
+    state, history = jax.device_put(at.state), [*at.history]
+    saved, started = time.perf_counter(), started - at.wall_seconds
+    if folder is not None:
+        folder.begin(at.history, training.steps * (at.epoch - 1))
 
-    record, recording, start = experiment.record, None, None
-    if record.quantities:
-        start = jax.tree.map(jnp.copy, state.params)  # the state itself is donated
+    def keep(epoch: int, losses: Float[np.ndarray, " step"], seconds: float) -> None:
+        nonlocal saved
+        if folder is None:
+            return
+        saved, steps = time.perf_counter(), training.steps * (epoch - 1) + losses.size
+        folder.saver.save(Snapshot(host_copy(state), epoch, losses, steps, seconds, saved - started, tuple(history)))
 
-    history: list[EpochRecord] = []
-    for epoch in range(1, train.epochs + 1):
+    def leave(epoch: int) -> NoReturn:
+        kept = ""
+        if folder is not None:
+            folder.saver.wait()
+            kept = f"; {folder.path} keeps the run up to there, and --resume goes on with it"
+        raise StoppedError(f"interrupted after {epoch - 1} of {experiment.train.epochs} epochs{kept}")
+
+    for epoch in range(at.epoch, experiment.train.epochs + 1):
+        losses, seconds = (at.losses, at.seconds) if epoch == at.epoch else (NONE, 0.0)
         begun = time.perf_counter()
-        if private is not None:
-            state, cost = private.epoch(state, examples, epoch, optimizer)
-        else:
-            order = order_of(train.seed, epoch, count, min(train.batch_size, count))
-            placed = jax.device_put(order)
-            if start is None:
-                state, cost = train_epoch(
-                    state, examples, placed, network=network, optimizer=optimizer, gradient=train.gradient
-                )
-            else:
-                state, cost, found = record_epoch(
-                    state, start, examples, placed, network=network, optimizer=optimizer, record=record
-                )
-                recording = by_example(jax.device_get(found), order, count, record.every)
-        train_loss = float(jax.device_get(cost))
-        seconds = time.perf_counter() - begun
+        for part in training.epoch(state, epoch, losses):
+            state, seconds = part.state, seconds + time.perf_counter() - begun
+            if part.loss is None:
+                leaving = stop()
+                if leaving or time.perf_counter() - saved >= experiment.checkpoint.seconds:
+                    keep(epoch, part.losses, seconds)
+                if leaving:
+                    leave(epoch)
+            begun = time.perf_counter()
+        assert part.loss is not None
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
-        refuse_divergence(experiment, epoch, training=train_loss, validation=loss)
+        refuse_divergence(experiment, epoch, training=part.loss, validation=loss)
         line = EpochRecord(
             epoch=epoch,
-            train_loss=train_loss,
+            train_loss=part.loss,
             validation_loss=loss,
             validation_accuracy=accuracy,
             seconds=seconds,
-            images_per_second=count / seconds,
-            recorded=None if recording is None else summary(recording),
-            epsilon=None if private is None else private.spent(epoch),
+            images_per_second=dataset.train.size / seconds,
+            recorded=None if part.recording is None else summary(part.recording),
+            epsilon=training.spent(epoch),
+            skipped=training.skipped(state, history),
         )
         history.append(line)
         if folder is not None:
-            folder.append(line, state.params, recording)
+            folder.append(line, part.losses, training.steps * epoch, part.recording)
+        keep(epoch + 1, NONE, 0.0)
         report(line)
+        if epoch < experiment.train.epochs and stop():
+            leave(epoch + 1)
 
     test_loss, test_accuracy = scores(state.params, on_device(dataset.test), experiment)
-    refuse_divergence(experiment, train.epochs, test=test_loss)
+    refuse_divergence(experiment, experiment.train.epochs, test=test_loss)
     result = Result(
         test_accuracy=test_accuracy,
         test_loss=test_loss,
         validation_accuracy=history[-1].validation_accuracy,
         validation_loss=history[-1].validation_loss,
-        epochs=train.epochs,
-        parameters=network.parameters,
+        epochs=experiment.train.epochs,
+        parameters=experiment.network.parameters,
         train_seconds=sum(record.seconds for record in history),
         wall_seconds=time.perf_counter() - started,
         epsilon=history[-1].epsilon,
     )
     if folder is not None:
         folder.finish(result)
-    return Run(experiment, dataset.labelled, jax.device_get(state.params), tuple(history), result)
+    return Run(experiment, dataset.labelled, host_copy(state).params, tuple(history), result)
+
+
+NONE = np.zeros(0, np.float32)
+"""The losses of no step."""
+FIRST_PORTION = 64
+"""Steps, when it isn't known yet how long they take."""
+NAMED = 128
+"""Of a batch's examples, so many are named."""
+
+
+class Part(NamedTuple):
+    """Where training stands after a part of an epoch."""
+
+    state: TrainState
+    losses: Float[np.ndarray, " step"]
+    """The mean loss of each step so far; of none, where only whole epochs are trained."""
+    loss: float | None = None
+    """The epoch's, when it has ended."""
+    recording: Recording | None = None
+
+
+class Training:
+    """An experiment's epochs, of whatever kind."""
+
+    def __init__(
+        self, experiment: Experiment, examples: Examples, start: Params, indices: Int[np.ndarray, " N"]
+    ) -> None:
+        self.experiment, self.examples, self.indices = experiment, examples, indices
+        self.count = len(indices)
+        self.batch_size = min(experiment.train.batch_size, self.count)
+        self.private = PrivateTraining.of(experiment, self.count)
+        self.start = start
+        self.optimizer = make(experiment.optimizer)
+        self.portion = FIRST_PORTION
+        """Steps to hand to the device at a time: soon, about a second's worth."""
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        if self.private is not None:
+            return steps_of_epoch(self.count, self.batch_size)
+        return math.ceil(self.count / self.batch_size)
+
+    def spent(self, epoch: int) -> float | None:
+        """The privacy spent by all epochs up to this one; None where training is not private."""
+        return None if self.private is None else self.private.spent(epoch)
+
+    def skipped(self, state: TrainState, history: list[EpochRecord]) -> int | None:
+        """How many updates were not finite, and left out, since those epochs; None where they end the run."""
+        if self.experiment.optimizer.nonfinite == "stop":
+            return None
+        counted: Any = state.optimizer
+        return int(jax.device_get(counted.total_notfinite)) - sum(record.skipped or 0 for record in history)
+
+    def epoch(self, state: TrainState, epoch: int, losses: Float[np.ndarray, " step"]) -> Iterator[Part]:
+        """Trains the rest of an epoch, of which the steps of `losses` are done; a private or recorded one as a whole.
+
+        Raises:
+            DivergedError: where a loss or a parameter is not finite, which names the step and what it began with.
+        """
+        record = self.experiment.record
+        if self.private is not None:
+            state, cost = self.private.epoch(state, self.examples, epoch, self.optimizer)
+            yield Part(state, NONE, float(jax.device_get(cost)))
+            return
+        order = order_of(self.experiment.train.seed, epoch, self.count, self.batch_size)
+        placed = jax.device_put(order)
+        if record.quantities:
+            state, cost, found = record_epoch(
+                state,
+                self.start,
+                self.examples,
+                placed,
+                network=self.experiment.network,
+                optimizer=self.optimizer,
+                record=record,
+            )
+            recording = by_example(jax.device_get(found), order, self.count, record.every)
+            yield Part(state, NONE, float(jax.device_get(cost)), recording)
+            return
+        met = jax.device_put(np.concatenate([losses, np.zeros(self.steps - losses.size, np.float32)]))
+        first = losses.size
+        while first < self.steps:
+            last, begun = min(self.steps, first + self.portion), time.perf_counter()
+            before, (state, met, sound) = state, self.train(state, met, placed, first, last)
+            means = jax.device_get(met)[:last]
+            if not self.is_sound(sound, means[first:]):
+                raise self.fault(before, epoch, order, placed, first, last)
+            self.portion = max(1, min(4 * self.portion, int((last - first) / (time.perf_counter() - begun))))
+            first = last
+            yield Part(state, means.copy(), self.mean(means) if last == self.steps else None)
+
+    def train(
+        self, state: TrainState, losses: Float[Array, " steps"], order: Int[Array, "steps B"], first: int, last: int
+    ) -> Trained:
+        trained: Trained = train_steps(
+            state,
+            losses,
+            self.examples,
+            order,
+            jax.device_put((np.int32(first), np.int32(last))),
+            network=self.experiment.network,
+            optimizer=self.optimizer,
+            gradient=self.experiment.train.gradient,
+        )
+        return trained
+
+    def is_sound(self, state: Bool[Array, ""], losses: Float[np.ndarray, " some"]) -> bool:
+        """Whether training can go on from a state, sound or not, to which steps with these losses led."""
+        skips = self.experiment.optimizer.nonfinite == "skip"
+        return bool(jax.device_get(state)) and (skips or bool(np.isfinite(losses).all()))
+
+    def mean(self, losses: Float[np.ndarray, " steps"]) -> float:
+        """The epoch's loss, without the steps whose own is not finite."""
+        sound = np.isfinite(losses)
+        if sound.all():
+            return mean_loss(losses, self.count, self.batch_size)
+        return float(losses[sound].mean(dtype=np.float64)) if sound.any() else math.nan
+
+    def fault(
+        self,
+        state: TrainState,
+        epoch: int,
+        order: Int[np.ndarray, "steps B"],
+        placed: Int[Array, "steps B"],
+        first: int,
+        last: int,
+    ) -> DivergedError:
+        """What to say of steps that led from `state` to something not finite: they are trained again, one by one."""
+        losses = jax.device_put(np.zeros(self.steps, np.float32))
+        for step in range(first, last):
+            after = self.train(state, losses, placed, step, step + 1)
+            if not self.is_sound(after.sound, jax.device_get(after.losses)[step : step + 1]):
+                break
+            state = after.state
+        met = order[step][: self.count - step * self.batch_size]
+        batch = gather(self.examples, *jax.device_put((met, np.ones(met.size, np.float32))))
+        what = first_fault(state.params, batch, after.state.params, self.experiment)
+        named = " ".join(map(str, self.indices[met[:NAMED]])) + f" and {met.size - NAMED:,} more" * (met.size > NAMED)
+        return DivergedError(
+            f"training diverged in epoch {epoch}, at step {step + 1} of {self.steps}: {what} not finite; its batch has "
+            f"the training examples {named}; a smaller optimizer.learning_rate than "
+            f"{self.experiment.optimizer.learning_rate:g} may help"
+        )
 
 
 def scores(params: Params, examples: Examples, experiment: Experiment) -> tuple[float, float | None]:

@@ -6,6 +6,8 @@ import optax
 
 from jaxmlp.training.config import Optimizer
 
+EVERY_TIME = 2**31 - 1
+"""So many updates in a row that are not finite are left out."""
 MAKERS = {"sgd": optax.sgd, "adam": optax.adam}
 
 
@@ -16,4 +18,5 @@ def make(optimizer: Optimizer) -> optax.GradientTransformation:
     >>> make(Optimizer("sgd", learning_rate=0.5)) is make(Optimizer("sgd", learning_rate=0.5))
     True
     """
-    return MAKERS[optimizer.name](optimizer.learning_rate)
+    made = MAKERS[optimizer.name](optimizer.learning_rate)
+    return optax.apply_if_finite(made, EVERY_TIME) if optimizer.nonfinite == "skip" else made

@@ -1,27 +1,33 @@
 """A run: what training leaves behind, in memory and in its folder.
 
-config.json               the experiment, the data set's name and sizes, the versions: what it takes to run it again
-metrics.jsonl             a line an epoch
-checkpoints/params.npz    the parameters after the last whole epoch: kernel_1, bias_1, kernel_2, ...
-recorded/EPOCH.npz        what the epoch recorded, step by step and example by example, where `record` names anything
-result.json               written last, so that only a finished run has one
+config.json           the experiment, the data set's name and sizes, versions and devices: what it takes to run it again
+metrics.jsonl         a line an epoch
+losses.f32            the mean loss of every step, as float32 numbers; of private and recorded training, nothing
+checkpoints/          see checkpoints.py
+tensorboard/          the same curves for TensorBoard
+recorded/EPOCH.npz    what the epoch recorded, step by step and example by example, where `record` names anything
+result.json           written last, so that only a finished run has one
+lock                  held by the process that trains there
 """
 
 import errno
+import fcntl
 import io
-import itertools
 import json
 import os
 import platform
-import zipfile
-import zlib
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jax
@@ -30,47 +36,12 @@ from jaxtyping import Array, Float, Int, Num
 
 from jaxmlp.data.dataset import Dataset, as_inputs
 from jaxmlp.errors import RunError
-from jaxmlp.network import Layer, Network, Params, forward
+from jaxmlp.network import Network, Params, forward, init
+from jaxmlp.training.checkpoints import Saver, Snapshot, flush, newest, path_of, restore
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import labels_of
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """A line of metrics.jsonl."""
-
-    epoch: int
-    train_loss: float
-    """Mean over the epoch's examples, each as it was when its batch came up."""
-    validation_loss: float | None
-    """None without a validation split."""
-    validation_accuracy: float | None
-    """Share of validation examples labelled right; None without a split, or for regression."""
-    seconds: float
-    """Of training alone; the first epoch's include compilation."""
-    images_per_second: float
-    recorded: dict[str, Any] | None = None
-    """What the experiment records, in short (see `recording.summary`); None, and not in the file, without."""
-    epsilon: float | None = None
-    """The privacy spent up to here; None, and absent from the file, where training is not private."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """result.json: the end of a run. Accuracies are None for regression."""
-
-    test_accuracy: float | None
-    test_loss: float
-    validation_accuracy: float | None
-    validation_loss: float | None
-    epochs: int
-    parameters: int
-    train_seconds: float
-    """Of training alone, compilation included."""
-    wall_seconds: float
-    """From reading the data to the test."""
-    epsilon: float | None = None
-    """The privacy spent; None, and absent from the file, where training is not private."""
+from jaxmlp.training.epoch import TrainState, labels_of
+from jaxmlp.training.optimizers import make
+from jaxmlp.training.records import EpochRecord, Result, as_json
 
 
 @partial(jax.jit, static_argnames="network")
@@ -145,41 +116,58 @@ class Run:
         return probabilities
 
 
-FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "recorded", "comparison.json")
+FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "recorded", "comparison.json", "losses.f32")
+
+
+def import_slow_ones() -> None:
+    """What a run's keeping needs takes half a second to import, in which XLA can compile."""
+    for name in ("orbax.checkpoint", "jaxmlp.training.events"):
+        import_module(name)
 
 
 class RunFolder:
-    """Writes a run as it goes. Make one with `RunFolder.create`."""
+    """Keeps a run as it goes, and lets nobody else write there meanwhile. Made by `RunFolder.open`; to be closed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, experiment: Experiment, lock: int) -> None:
+        Thread(target=import_slow_ones, daemon=True).start()
+        self.path, self.experiment, self._lock = path, experiment, lock
+        self.saver = Saver(path / "checkpoints", experiment)
+        self._events: Any = None
 
     @staticmethod
-    def create(path: str | PathLike[str], experiment: Experiment, dataset: Dataset) -> "RunFolder":
-        """A new run in the folder `path`, which is made where it doesn't exist.
+    def open(path: str | PathLike[str], experiment: Experiment, dataset: Dataset, resume: bool) -> "RunFolder":
+        """A new run in the folder `path`, which is made where it doesn't exist; or the run that is there, to go on.
 
         Raises:
-            RunError: where the folder holds a run already (it is left as it is), or can't be written.
+            RunError: where somebody else trains there; where the folder holds a run already (it is left as it is) and
+                `resume` isn't set, or holds one of other settings; or where it can't be written.
         """
-        folder = RunFolder(Path(path))
-        RunFolder.refuse_used(folder.path)
-        config = {
+        path = Path(path)
+        if not resume:
+            RunFolder.refuse_used(path)
+        settings = {
             "experiment": experiment.as_dict(),
             "dataset": {
                 "name": dataset.name,
                 "labelled": dataset.labelled,
-                "train": dataset.train.size,
+                "train": dataset.train.size - experiment.data.validation,
                 "test": dataset.test.size,
             },
-            "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in ("jaxmlp", "jax", "jaxlib", "numpy", "optax")},
-            "device": jax.devices()[0].device_kind,
         }
-        with writing(folder.path):
-            (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (folder.path / "metrics.jsonl").write_text("")
-            write_whole(folder.path / "config.json", (json.dumps(config, indent=2, allow_nan=False) + "\n").encode())
-        return folder
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = locked(path)
+        try:
+            if resume and (path / "config.json").exists():
+                refuse_other_settings(path, settings)
+            else:
+                RunFolder.refuse_used(path)  # once more: another process may have been here
+                with writing(path):
+                    write_json(path / "config.json", settings | {"environment": environment()})
+            return RunFolder(path, experiment, lock)
+        except BaseException:
+            os.close(lock)
+            raise
 
     @staticmethod
     def refuse_used(path: Path) -> None:
@@ -189,28 +177,152 @@ class RunFolder:
             state = f"{', '.join(used)}, perhaps of an unfinished run,"
             for name, what in (("comparison.json", "a comparison"), ("result.json", "a finished run")):
                 state = what if name in used else state
-            raise RunError(f"{path}: holds {state} already: expected a new folder; choose another, or remove it")
+            resumable = "config.json" in used and not {"comparison.json", "result.json"} & {*used}
+            hint = "resume it (--resume), " if resumable else ""
+            raise RunError(f"{path}: holds {state} already: expected a new folder; {hint}choose another, or remove it")
 
-    def append(self, record: EpochRecord, params: Params, recording: dict[str, np.ndarray] | None = None) -> None:
-        """Keeps an epoch: first its parameters and what it recorded, then its line."""
+    def newest(self, like: TrainState) -> Snapshot | None:
+        """The newest whole checkpoint; None where there is none. See `checkpoints.newest`."""
         with writing(self.path):
-            save_params(self.path / "checkpoints" / "params.npz", params)
+            return newest(self.path / "checkpoints", like, self.experiment, aside=True)
+
+    def begin(self, history: tuple[EpochRecord, ...], steps: int) -> None:
+        """Goes back to the end of `history`, `steps` after the start, from where a killed run may have gone on.
+
+        TensorBoard's events of later steps stay, but it doesn't show them any more.
+        """
+        from jaxmlp.training.events import Events
+
+        with writing(self.path):
+            lines = "".join(json.dumps(as_json(record), allow_nan=False) + "\n" for record in history)
+            write_whole(self.path / "metrics.jsonl", lines.encode())
+            write_whole(self.path / "losses.f32", read_losses(self.path)[:steps].tobytes())
+            self._events = Events(self.path / "tensorboard", steps)
+
+    def append(
+        self,
+        record: EpochRecord,
+        losses: Float[np.ndarray, " step"],
+        steps: int,
+        recording: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """Keeps an epoch: first what it recorded, last its line. It ended `steps` after the start."""
+        with writing(self.path):
             if recording is not None:
                 (self.path / "recorded").mkdir(exist_ok=True)
                 write_arrays(self.path / "recorded" / f"{record.epoch}.npz", recording)
-            with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(as_json(record), allow_nan=False) + "\n")
+            append_whole(self.path / "losses.f32", losses.tobytes())
+            append_whole(self.path / "metrics.jsonl", (json.dumps(as_json(record), allow_nan=False) + "\n").encode())
+            self._events.add(record, losses, steps)
 
     def finish(self, result: Result) -> None:
+        """Keeps the end, when all checkpoints are on the disk."""
+        self.saver.wait()
         with writing(self.path):
-            write_whole(
-                self.path / "result.json", (json.dumps(as_json(result), indent=2, allow_nan=False) + "\n").encode()
+            write_json(self.path / "result.json", as_json(result))
+
+    def close(self) -> None:
+        """Lets others write there again."""
+        self.saver.end()
+        if self._events is not None:
+            self._events.close()
+        os.close(self._lock)
+
+
+def locked(folder: Path) -> int:
+    """A lock on the folder, which ends with its file descriptor or with the process, however that dies.
+
+    Raises:
+        RunError: where another process holds it.
+    """
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        for patience in reversed(range(10)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if patience:  # somebody may only be looking whether it is locked
+                    time.sleep(0.05)
+                    continue
+                holder = os.read(descriptor, 100).decode(errors="replace").strip()
+                raise RunError(
+                    f"{folder}: process {holder or 'unknown'} is training there: expected no other; wait for it, or "
+                    "choose another folder"
+                ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is training there."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Raises a RunError where the run in the folder is of other settings, or can't be read."""
+    try:
+        there = json.loads((path / "config.json").read_text())
+        kept = {name: there[name] for name in settings}
+        kept["experiment"] = Experiment.from_dict(kept["experiment"]).as_dict()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path / 'config.json'}: the run can't be read: {error}") from error
+    ours, theirs = flat(json.loads(json.dumps(settings))), flat(json.loads(json.dumps(kept)))
+    other = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
+    for name in other:
+        if not name.startswith("experiment.checkpoint."):
+            raise RunError(
+                f"{path}: {name.removeprefix('experiment.')} was {theirs.get(name)}, and is {ours.get(name)}: expected "
+                "the settings that the run began with; choose another folder for others"
             )
 
 
-def as_json(record: EpochRecord | Result) -> dict[str, Any]:
-    """A record as its file has it: without what only private or recorded training has, where it is neither."""
-    return {name: x for name, x in asdict(record).items() if x is not None or name not in ("epsilon", "recorded")}
+def flat(settings: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    if not isinstance(settings, dict):
+        return {name: settings}
+    parts = (flat(value, f"{name}.{key}".removeprefix(".")) for key, value in settings.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def environment() -> dict[str, Any]:
+    """What else the run may depend on."""
+    packages = ("jaxmlp", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint")
+    return {
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
+        "devices": [device.device_kind for device in jax.devices()],
+        "machine": platform.platform(),
+        "git": git_revision(),
+        "command": sys.argv,
+    }
+
+
+def git_revision() -> str | None:
+    """The commit of the current folder, with + where files differ from it; None where there is none."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
 
 
 @contextmanager
@@ -233,10 +345,41 @@ def probe(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that at every instant it is whole: the old one or the new one."""
+    """Writes a file so that at every instant, and after a power failure, it is whole: the old one or the new one."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(path)
+    flush(path.parent)
+
+
+def append_whole(path: Path, line: bytes) -> None:
+    """Appends all of the line, or nothing: on a full disk a part of it might fit.
+
+    The file must be there: that it has gone is an error.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, line)
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -246,59 +389,69 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_whole(path, content.getvalue())
 
 
-def save_params(path: Path, params: Params) -> None:
-    """Writes the parameters to an NPZ file: kernel_1, bias_1, kernel_2, ..."""
-    arrays = {
-        f"{name}_{l}": np.asarray(array)
-        for l, layer in enumerate(jax.device_get(params), start=1)
-        for name, array in layer._asdict().items()
-    }
-    write_arrays(path, arrays)
+def shape_of_state(experiment: Experiment) -> TrainState:
+    """The structure, shapes and types of the experiment's training state, without its numbers."""
+
+    def state() -> TrainState:
+        params = init(jax.random.key(0), experiment.network)
+        return TrainState(params, make(experiment.optimizer).init(params))
+
+    shape: TrainState = jax.eval_shape(state)
+    return shape
 
 
-def load_params(path: Path, network: Network) -> Params:
-    """Reads what `save_params` wrote.
+@dataclass(frozen=True)
+class Kept:
+    """What a run's folder says of it, but for its parameters."""
 
-    Raises:
-        RunError: where the file is missing, damaged, or holds other arrays than the network's.
-    """
-    layers = []
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            for l, (n_in, n_out) in enumerate(itertools.pairwise(network.sizes), start=1):
-                layer = Layer(file[f"kernel_{l}"], file[f"bias_{l}"])
-                shapes = layer.kernel.shape, layer.bias.shape
-                if shapes != ((n_in, n_out), (n_out,)) or layer.kernel.dtype.kind != "f":
-                    raise RunError(f"{path}: layer {l} has shapes {shapes}: expected {((n_in, n_out), (n_out,))}")
-                layers.append(layer)
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: no such file: expected the parameters; did the first epoch end?") from error
-    except RunError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"{path}: can't be read as the parameters of {network}: {error}") from error
-    return tuple(layers)
+    experiment: Experiment
+    labelled: bool
+    environment: dict[str, Any]
+    history: tuple[EpochRecord, ...]
+    result: Result | None
 
 
-def load(path: str | PathLike[str]) -> Run:
-    """The run in a folder.
+def read(path: str | PathLike[str]) -> Kept:
+    """What the folder says.
 
     Raises:
-        RunError: where the folder holds none, or a damaged one.
+        RunError: where the folder holds no run, or a damaged one.
     """
     folder = Path(path)
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text())
         experiment, labelled = Experiment.from_dict(config["experiment"]), bool(config["dataset"]["labelled"])
+        surroundings = dict(config.get("environment", {}))
         file = folder / "metrics.jsonl"
         history = tuple(EpochRecord(**json.loads(line)) for line in file.read_text().splitlines())
         file = folder / "result.json"
         result = Result(**json.loads(file.read_text())) if file.exists() else None
     except FileNotFoundError as error:
         raise RunError(f"{error.filename}: no such file: expected the folder of a run") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file}: the run can't be read: {error}") from error
-    return Run(
-        experiment, labelled, load_params(folder / "checkpoints" / "params.npz", experiment.network), history, result
-    )
+    return Kept(experiment, labelled, surroundings, history, result)
+
+
+def read_losses(folder: Path) -> Float[np.ndarray, " steps"]:
+    """The mean loss of every step of the epochs that have ended; of none, where the run has kept none."""
+    file = folder / "losses.f32"
+    return np.fromfile(file, np.float32) if file.exists() else np.zeros(0, np.float32)
+
+
+def load(path: str | PathLike[str], *, best: bool = False) -> Run:
+    """The run in a folder, with the parameters of its newest checkpoint; or of its best epoch by validation.
+
+    Raises:
+        RunError: where the folder holds none, or a damaged one.
+    """
+    kept, folder = read(path), Path(path) / "checkpoints"
+    like = shape_of_state(kept.experiment)
+    snapshot = newest(folder, like, kept.experiment, aside=False)
+    if snapshot is None:
+        raise RunError(f"{folder}: no checkpoint is whole: did an epoch end?")
+    history = snapshot.history
+    if best and snapshot.best is not None:
+        snapshot = restore(path_of(folder, snapshot.best), like, kept.experiment)
+    return Run(kept.experiment, kept.labelled, snapshot.state.params, history, kept.result)

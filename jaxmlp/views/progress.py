@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from jaxmlp.training.run import EpochRecord
+from jaxmlp.training.records import EpochRecord
 
 
 def describe(record: EpochRecord, epochs: int) -> str:

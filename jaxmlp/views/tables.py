@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.run import Result
+from jaxmlp.training.records import Result
 from jaxmlp.views.progress import duration
 
 

@@ -1,9 +1,24 @@
+import copy
 import json
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Privacy, Record, Train
+from jaxmlp import (
+    Checkpoint,
+    Data,
+    Experiment,
+    ExperimentError,
+    Network,
+    NetworkError,
+    Optimizer,
+    Privacy,
+    Record,
+    Train,
+)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -25,6 +40,9 @@ from jaxmlp import Data, Experiment, ExperimentError, Network, Optimizer, Privac
         (lambda: Optimizer(learning_rate="0.1"), "optimizer.learning_rate is '0.1'"),
         (lambda: Experiment(Network((4, 2)), optimizer="adam"), "optimizer is 'adam': expected a jaxmlp.Optimizer"),
         (lambda: Experiment(network=(4, 2)), r"network is \(4, 2\): expected a jaxmlp.Network"),
+        (lambda: Optimizer(nonfinite="ignore"), "optimizer.nonfinite is 'ignore': expected stop or skip"),
+        (lambda: Checkpoint(keep=0), "checkpoint.keep is 0: expected 1 or more"),
+        (lambda: Checkpoint(seconds=-1.0), "checkpoint.seconds is -1.0: expected 0 or more seconds"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
     ],
 )
@@ -80,3 +98,37 @@ def test_settings_without_a_record_are_an_older_runs() -> None:
 def test_a_private_run_records_nothing() -> None:
     with pytest.raises(ExperimentError, match=r"record.quantities is loss, but privacy.epsilon is 2: expected none"):
         Experiment(Network((4, 2)), record=Record(("loss",)), privacy=Privacy(epsilon=2.0))
+
+
+VALID = json.loads(json.dumps(Experiment(Network((4, 3, 2)), record=Record(("loss",))).as_dict()))
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+WORDS = st.sampled_from(
+    ["relu", "softmax", "sgd", "mnist", "loss", "stop", "skip", "sizes", "record", "epsilon", "auto"]
+)
+SIMPLE = SCALARS | WORDS
+VALUES = SIMPLE | st.lists(SIMPLE, max_size=2) | st.dictionaries(WORDS, SIMPLE, max_size=2)
+
+
+@pytest.mark.own_precision
+@pytest.mark.usefixtures("unchecked")
+@settings(max_examples=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(st.sampled_from([*VALID, None]), st.integers(0, 4), VALUES), max_size=2), whole=VALUES)
+def test_whatever_stands_in_a_config_is_an_experiment_or_a_documented_error(edits: Any, whole: Any) -> None:
+    changed: Any = copy.deepcopy(VALID)
+    for section, which, value in edits:
+        if section is None:
+            changed = whole
+        elif isinstance(changed, dict) and isinstance(changed.get(section), dict) and which < len(changed[section]):
+            changed[section][[*changed[section]][which]] = value
+        elif isinstance(changed, dict):
+            changed[section] = value
+    try:
+        experiment = Experiment.from_dict(changed)
+    except (ExperimentError, NetworkError):
+        return
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.as_dict(), allow_nan=False))) == experiment
+
+
+def test_updates_are_stopped_at_or_skipped() -> None:
+    with pytest.raises(ExperimentError, match="optimizer.nonfinite is 'skip', but the run records or is private"):
+        Experiment(Network((4, 2)), optimizer=Optimizer(nonfinite="skip"), record=Record(("loss",)))

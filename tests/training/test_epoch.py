@@ -1,3 +1,4 @@
+import itertools
 import re
 from typing import Any
 
@@ -6,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
 from jaxmlp.data.dataset import Examples, on_device
-from jaxmlp.training.epoch import TrainState, evaluate, order_of, train_epoch
+from jaxmlp.training.epoch import Trained, TrainState, evaluate, mean_loss, order_of, train_epoch, train_steps
 
 NETWORK = Network((20, 6, 3))
 
@@ -22,12 +23,19 @@ def start(network: Network, optimizer: optax.GradientTransformation, seed: int =
     return TrainState(params, optimizer.init(params))
 
 
-def one_epoch(digits: Dataset, batch_size: int, *, gradient: str = "manual", **changes: Any) -> tuple[TrainState, Any]:
+def one_epoch(
+    digits: Dataset, batch_size: int, *, gradient: str = "manual", **changes: Any
+) -> tuple[TrainState, float]:
+    """The state, and the mean loss."""
     network = changes.get("network", NETWORK)
     optimizer = changes.get("optimizer", SGD)
     order = jax.device_put(order_of(0, 1, digits.train.size, batch_size))
     state = start(network, optimizer)
-    return train_epoch(state, on_device(digits.train), order, network=network, optimizer=optimizer, gradient=gradient)
+    trained = train_epoch(
+        state, on_device(digits.train), order, network=network, optimizer=optimizer, gradient=gradient
+    )
+    assert bool(trained.sound)
+    return trained.state, mean_loss(trained.losses, digits.train.size, batch_size)
 
 
 SGD = optax.sgd(0.5)
@@ -112,34 +120,49 @@ def test_manual_and_automatic_gradients_train_alike(digits: Dataset, output: str
 
 
 def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) -> None:
-    train_epoch.clear_cache()
+    train_steps.clear_cache()
     examples, state = on_device(digits.train), start(NETWORK, SGD)
     for epoch in range(1, 4):
         order = jax.device_put(order_of(0, epoch, 203, 50))
-        state, _ = train_epoch(state, examples, order, network=NETWORK, optimizer=SGD, gradient="manual")
-    assert train_epoch._cache_size() == 1
+        state, _, _ = train_epoch(state, examples, order, network=NETWORK, optimizer=SGD, gradient="manual")
+    assert train_steps._cache_size() == 1
 
 
-def test_the_state_is_donated(digits: Dataset) -> None:
-    state = start(NETWORK, optax.sgd(0.5, momentum=0.9))
+@pytest.mark.usefixtures("optax_promotes")
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.3, momentum=0.9), optax.adam(0.01)])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.sets(st.integers(1, 12)))
+def test_an_epoch_is_the_same_bit_for_bit_whole_and_in_parts(
+    digits: Dataset, optimizer: optax.GradientTransformation, cuts: set[int]
+) -> None:
+    examples, order = on_device(digits.train), jax.device_put(order_of(0, 1, 203, 16))
+    options = {"network": NETWORK, "optimizer": optimizer, "gradient": "manual"}
+    whole = train_epoch(start(NETWORK, optimizer), examples, order, **options)
+    state, losses = start(NETWORK, optimizer), jnp.zeros(13, jnp.float32)
+    for first, last in itertools.pairwise([0, *sorted(cuts), 13]):
+        part = jax.device_put((np.int32(first), np.int32(last)))
+        state, losses, _ = train_steps(state, losses, examples, order, part, **options)
+    jax.tree.map(np.testing.assert_array_equal, (state, losses), (whole.state, whole.losses))
+
+
+def test_parameters_that_are_not_finite_are_noticed(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
-    lowered = train_epoch.lower(
-        state,
-        on_device(digits.train),
-        order,
-        network=NETWORK,
-        optimizer=optax.sgd(0.5, momentum=0.9),
-        gradient="manual",
-    )
-    donated = [leaf.donated for leaf in jax.tree.leaves(lowered.args_info[0][0])]
-    assert len(donated) == 8
-    assert all(donated)
+    options = {"network": Network((20, 6, 3), "relu", "identity"), "optimizer": optax.sgd(1e30), "gradient": "manual"}
+    trained: Trained = train_epoch(start(NETWORK, SGD), on_device(digits.train), order, **options)
+    assert not bool(trained.sound)
 
 
 def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
-    program = train_epoch.lower(
-        start(NETWORK, SGD), on_device(digits.train), order, network=NETWORK, optimizer=SGD, gradient="manual"
+    program = train_steps.lower(
+        start(NETWORK, SGD),
+        jnp.zeros(5, jnp.float32),
+        on_device(digits.train),
+        order,
+        (jnp.int32(0), jnp.int32(5)),
+        network=NETWORK,
+        optimizer=SGD,
+        gradient="manual",
     ).as_text()
     assert "203x20xui8" in program
     assert "203x20xf32" not in program
@@ -152,10 +175,12 @@ def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
     inputs = jax.ShapeDtypeStruct((32 * steps, sizes[0]), np.uint8)
     targets = jax.ShapeDtypeStruct((32 * steps,), np.int32)
-    lowered = train_epoch.lower(
+    lowered = train_steps.lower(
         TrainState(params, jax.eval_shape(SGD.init, params)),
+        jax.ShapeDtypeStruct((steps,), np.float32),
         Examples(inputs, targets),
         jax.ShapeDtypeStruct((steps, 32), np.int32),
+        (jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.int32)),
         network=network,
         optimizer=SGD,
         gradient=gradient,

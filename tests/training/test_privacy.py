@@ -16,7 +16,7 @@ from jaxmlp import Batch, Data, Dataset, Experiment, ExperimentError, Network, O
 from jaxmlp.data.dataset import on_device
 from jaxmlp.perexample import clipped_sum
 from jaxmlp.training import privacy
-from jaxmlp.training.fit import initial_state
+from jaxmlp.training.epoch import initial_state
 from jaxmlp.training.optimizers import make
 from jaxmlp.training.privacy import (
     PrivateTraining,

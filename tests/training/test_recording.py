@@ -12,8 +12,7 @@ import jaxmlp
 from jaxmlp import Batch, Data, Dataset, Experiment, Network, Optimizer, Record, Train
 from jaxmlp.data.dataset import on_device, split
 from jaxmlp.training.config import QuantityName
-from jaxmlp.training.epoch import order_of
-from jaxmlp.training.fit import initial_state
+from jaxmlp.training.epoch import initial_state, order_of
 from jaxmlp.training.instruments import OF_EXAMPLES
 from jaxmlp.training.recording import by_example, summary
 

@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, RunError, Train
-from jaxmlp.training.run import write_whole
+from jaxmlp.training.epoch import mean_loss
+from jaxmlp.training.run import read_losses, write_whole
 
 EXPERIMENT = Experiment(
     Network((20, 8, 3)), Data(validation=40), Optimizer(learning_rate=2.0), Train(epochs=3, batch_size=16)
@@ -33,8 +36,11 @@ def test_a_folder_holds_what_the_design_says(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints",
         "config.json",
+        "lock",
+        "losses.f32",
         "metrics.jsonl",
         "result.json",
+        "tensorboard",
     ]
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"] == json.loads(json.dumps(EXPERIMENT.as_dict()))
@@ -55,7 +61,8 @@ def test_a_used_folder_is_refused_and_left_as_it_is(folder: Path, digits: Datase
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "result.json").unlink()
     with pytest.raises(
-        RunError, match="holds config.json, metrics.jsonl, checkpoints, perhaps of an unfinished run, already"
+        RunError,
+        match="holds config.json, metrics.jsonl, checkpoints, losses.f32, perhaps of an unfinished run, already",
     ):
         jaxmlp.fit(EXPERIMENT, digits, workdir=folder)
 
@@ -66,6 +73,22 @@ def test_a_folder_with_a_file_that_a_run_would_overwrite_is_refused(name: str, d
     with pytest.raises(RunError, match=f"{tmp_path}: holds"):
         jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
+
+
+def test_what_a_run_may_depend_on_is_kept(folder: Path) -> None:
+    environment = json.loads((folder / "config.json").read_text())["environment"]
+    assert {"python", "jax", "orbax-checkpoint"} <= {*environment["versions"]}
+    assert environment["devices"] == [jax.devices()[0].device_kind] * len(jax.devices())
+    assert environment["command"] == sys.argv
+    assert environment["git"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", environment["git"])
+
+
+def test_the_loss_of_every_step_is_kept_and_adds_up_to_the_epochs(folder: Path, digits: Dataset) -> None:
+    run, losses = jaxmlp.load(folder), read_losses(folder)
+    steps = losses.reshape(len(run.history), -1)
+    for record, means in zip(run.history, steps, strict=True):
+        count = digits.train.size - run.experiment.data.validation
+        assert mean_loss(means, count, run.experiment.train.batch_size) == record.train_loss
 
 
 def test_an_interrupted_run_keeps_its_last_whole_epoch(digits: Dataset, tmp_path: Path) -> None:
@@ -88,7 +111,7 @@ def test_a_place_that_cannot_hold_a_run_is_refused(place: str, digits: Dataset, 
 
 
 def test_damaged_and_missing_files_are_named(folder: Path) -> None:
-    for name in ("config.json", "metrics.jsonl", "result.json", "checkpoints/params.npz"):
+    for name in ("config.json", "metrics.jsonl", "result.json"):
         path = folder / name
         whole = path.read_bytes()
         for content in (b"", whole[: len(whole) // 2], b"{}", b"[1]", b"\xff\xfe\x00" * 9):
@@ -113,7 +136,7 @@ def test_parameters_of_another_network_are_refused(folder: Path) -> None:
     for sizes in ([20, 9, 3], [20, 8, 3, 3]):
         config["experiment"]["network"]["sizes"] = sizes
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(RunError, match="params.npz"):
+        with pytest.raises(RunError, match=r"checkpoints/\d+: the checkpoint has .*: expected "):
             jaxmlp.load(folder)
 
 

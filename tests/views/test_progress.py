@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from jaxmlp.training.run import EpochRecord
+from jaxmlp.training.records import EpochRecord
 from jaxmlp.views.progress import Progress, describe
 
 RECORDS = [EpochRecord(epoch, 0.5 / epoch, 0.4, 0.9, 1.0, 50_000.0) for epoch in (1, 2, 3)]

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmlp import Dataset, Experiment, Network
-from jaxmlp.training.run import Result
+from jaxmlp.training.records import Result
 from jaxmlp.views.tables import device_table, heading, result_table
 
 RESULT = Result(0.9469, 0.085, 0.9432, 0.089, 30, 13_002, 3.2, 75.0)

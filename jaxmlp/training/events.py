@@ -1,0 +1,63 @@
+"""What TensorBoard shows of a run: event files, written without TensorFlow by tensorboardX."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from jaxmlp.training.records import EpochRecord
+
+POINTS = 50
+"""Of an epoch's losses step by step; each is the mean over as many steps."""
+SECONDS = 2.0
+"""From one flush to the next, which waits for the disk."""
+
+
+class Events:
+    """Writes an event file into `folder`; of those that a run left there, TensorBoard shows what came up to `step`.
+
+    In the caller's thread, other than tensorboardX's SummaryWriter, so that a full disk is the caller's error.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._flushed = time.monotonic()
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
+        self._writer.write_event(
+            Event(step=step + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
+        )
+
+    def add(self, record: EpochRecord, losses: Float[np.ndarray, " step"], step: int) -> None:
+        """An epoch that ended with step `step` of the run; `losses` are its steps' own."""
+        scalars = {
+            "train": record.train_loss,
+            "validation": record.validation_loss,
+            "validation_accuracy": record.validation_accuracy,
+            "images_per_second": record.images_per_second,
+        }
+        for name, value in scalars.items():
+            if value is not None:
+                self._scalar(f"epoch/{name}", value, step)
+        for part in np.array_split(np.arange(losses.size), min(POINTS, losses.size)) if losses.size else ():
+            self._scalar("step/train", float(losses[part].mean()), step - losses.size + 1 + int(part[-1]))
+        if time.monotonic() - self._flushed >= SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self._flushed = time.monotonic()
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        self._writer.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+
+    def close(self) -> None:
+        """Writes what is left; where the disk is full, that has been said of more important files."""
+        with contextlib.suppress(OSError):
+            self._writer.close()

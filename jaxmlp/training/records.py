@@ -1,0 +1,66 @@
+"""What a run says of itself: a line an epoch, and its end."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A line of metrics.jsonl."""
+
+    epoch: int
+    train_loss: float
+    """Mean over the epoch's examples, each as it was when its batch came up."""
+    validation_loss: float | None
+    """None without a validation split."""
+    validation_accuracy: float | None
+    """Share of validation examples labelled right; None without a split, or for regression."""
+    seconds: float
+    """Of training alone; the first epoch's include compilation."""
+    images_per_second: float
+    recorded: dict[str, Any] | None = None
+    """What the experiment records, in short (see `recording.summary`); None, and not in the file, without."""
+    epsilon: float | None = None
+    """The privacy spent up to here; None, and absent from the file, where training is not private."""
+    skipped: int | None = None
+    """Steps left out for a gradient that is not finite; None, and absent from the file, where that ends the run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json: the end of a run. Accuracies are None for regression."""
+
+    test_accuracy: float | None
+    test_loss: float
+    validation_accuracy: float | None
+    validation_loss: float | None
+    epochs: int
+    parameters: int
+    train_seconds: float
+    """Of training alone, compilation included."""
+    wall_seconds: float
+    """From reading the data to the test; of a run that was resumed, of all its parts together."""
+    epsilon: float | None = None
+    """The privacy spent; None, and absent from the file, where training is not private."""
+
+
+SELDOM = ("epsilon", "recorded", "skipped")
+
+
+def as_json(record: EpochRecord | Result) -> dict[str, Any]:
+    """A record as its file has it: without what only some kinds of training have, where it is of another kind."""
+    return {name: x for name, x in asdict(record).items() if x is not None or name not in SELDOM}
+
+
+def best(history: tuple[EpochRecord, ...] | list[EpochRecord]) -> int | None:
+    """The epoch that did best on the validation examples: the most right, or the least loss; the first of several.
+
+    None without validation.
+    """
+
+    def merit(record: EpochRecord) -> tuple[float, float]:
+        assert record.validation_loss is not None
+        return (record.validation_accuracy or 0.0, -record.validation_loss)
+
+    validated = [record for record in history if record.validation_loss is not None]
+    return max(validated, key=merit).epoch if validated else None

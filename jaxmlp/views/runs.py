@@ -1,0 +1,125 @@
+"""Runs as a person looks at them afterwards: a table of many, the curves of one."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from jaxmlp.training.records import EpochRecord, best
+from jaxmlp.training.run import Kept, flat
+
+
+def settings_of(kept: Kept) -> dict[str, str]:
+    """Every field of the experiment by its dotted name, as the command line takes it."""
+    return {name: shown(value) for name, value in flat(kept.experiment.as_dict()).items()}
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def state_of(kept: Kept, training: bool) -> str:
+    """Of a run: finished, training, or stopped after so many epochs."""
+    if kept.result is not None:
+        return "finished"
+    return f"{'training' if training else 'stopped'}, {len(kept.history)} of {kept.experiment.train.epochs} epochs"
+
+
+def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
+    """Runs by their names, each with whether a process trains it: the settings that differ among them, and results."""
+    settings = {name: settings_of(kept) for name, (kept, _) in runs.items()}
+    every = dict.fromkeys(field for one in settings.values() for field in one)
+    differ = [field for field in every if len({one.get(field) for one in settings.values()}) > 1]
+    table = Table("run", "state", *differ, "validation", "test")
+    for name, (kept, training) in runs.items():
+        last = kept.history[-1] if kept.history else None
+        validation = "" if last is None else score(last.validation_accuracy, last.validation_loss)
+        test = "" if kept.result is None else score(kept.result.test_accuracy, kept.result.test_loss)
+        fields = [settings[name].get(field, "") for field in differ]
+        table.add_row(name, state_of(kept, training), *fields, validation, test)
+    return table
+
+
+def score(accuracy: float | None, loss: float | None) -> str:
+    """The accuracy, or of a regression the loss."""
+    if accuracy is not None:
+        return f"{100 * accuracy:.2f} %"
+    return "" if loss is None else f"{loss:.4g}"
+
+
+def run_table(kept: Kept, training: bool, folder: Path) -> Table:
+    """One run: its settings and how it stands."""
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("run folder", str(folder))
+    table.add_row("state", state_of(kept, training))
+    for name, value in settings_of(kept).items():
+        table.add_row(name, value)
+    for name in ("command", "git", "devices"):
+        if kept.environment.get(name):
+            table.add_row(name, shown(kept.environment[name]))
+    chosen = best(kept.history)
+    if chosen is not None:
+        record = kept.history[chosen - 1]
+        table.add_row("best epoch", f"{chosen}, validation {score(record.validation_accuracy, record.validation_loss)}")
+    if kept.result is not None:
+        table.add_row("test", score(kept.result.test_accuracy, kept.result.test_loss))
+    return table
+
+
+def terminal_curves(history: tuple[EpochRecord, ...], width: int) -> str:
+    """The loss on the training and the validation examples, epoch by epoch, in characters."""
+    import plotext
+
+    plotext.clear_figure()
+    plotext.plotsize(width, 16)
+    plotext.theme("clear")
+    epochs = [record.epoch for record in history]
+    for (name, losses), marker in zip(curves(history).items(), ("braille", "dot"), strict=False):
+        plotext.plot(epochs, losses, label=name, marker=marker)
+    plotext.title("loss")
+    plotext.xlabel("epoch")
+    drawn: str = plotext.uncolorize(plotext.build())
+    return drawn
+
+
+def curves(history: tuple[EpochRecord, ...]) -> dict[str, list[float]]:
+    """The losses that there are, by the examples that they are of."""
+    found = {
+        "training": [record.train_loss for record in history],
+        "validation": [math.nan if record.validation_loss is None else record.validation_loss for record in history],
+    }
+    return {name: losses for name, losses in found.items() if np.isfinite(losses).any()}
+
+
+def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> Figure:
+    """The losses step by step and epoch by epoch, and the accuracy."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    figure.suptitle(title)
+    epochs = [record.epoch for record in kept.history]
+    if losses.size:
+        steps_per_epoch = losses.size / len(epochs)
+        loss.plot((1 + np.arange(losses.size)) / steps_per_epoch, losses, lw=0.3, color="0.75", label="every step")
+    for name, values in curves(kept.history).items():
+        loss.plot(epochs, values, marker="o", ms=3, label=name)
+    loss.set(xlabel="epoch", ylabel="loss", yscale="log")
+    loss.legend()
+    known = {r.epoch: 100 * r.validation_accuracy for r in kept.history if r.validation_accuracy is not None}
+    if known:
+        accuracy.plot([*known], [*known.values()], marker="o", ms=3, label="validation")
+    if kept.result is not None and kept.result.test_accuracy is not None:
+        accuracy.axhline(100 * kept.result.test_accuracy, ls="--", color="0.4", label="test, at the end")
+    accuracy.set(xlabel="epoch", ylabel="accuracy, %")
+    if known:
+        accuracy.legend()
+    else:
+        accuracy.set_axis_off()
+    return figure

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jaxmlp.training.events import POINTS, Events
+from jaxmlp.training.records import EpochRecord
+
+
+def record(epoch: int) -> EpochRecord:
+    return EpochRecord(epoch, 1 / epoch, 2 / epoch, 0.5 + epoch / 10, 0.1, 1e4)
+
+
+def shown(folder: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, round(event.value, 6)) for event in events.Scalars(name)]
+
+
+def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
+    events = Events(tmp_path, 0)
+    losses = np.linspace(1, 0.1, 3 * POINTS, dtype=np.float32)
+    for epoch in (1, 2):
+        events.add(record(epoch), losses, 3 * POINTS * epoch)
+    events.close()
+    assert shown(tmp_path, "epoch/train") == [(150, 1), (300, 0.5)]
+    assert shown(tmp_path, "epoch/validation_accuracy") == [(150, 0.6), (300, 0.7)]
+    steps = shown(tmp_path, "step/train")
+    assert [step for step, _ in steps] == list(range(3, 301, 3))
+    np.testing.assert_allclose([loss for _, loss in steps[:POINTS]], losses.reshape(-1, 3).mean(axis=1), atol=1e-5)
+
+
+def test_an_epoch_of_few_steps_shows_each_and_one_without_losses_none(tmp_path: Path) -> None:
+    events = Events(tmp_path, 0)
+    events.add(record(1), np.array([0.75, 0.5], np.float32), 2)
+    events.add(record(2), np.zeros(0, np.float32), 4)
+    events.close()
+    assert shown(tmp_path, "step/train") == [(1, 0.75), (2, 0.5)]
+
+
+def test_what_a_resumed_run_trains_again_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    for first, last, how in ((1, 3, 1.0), (2, 4, 2.0)):
+        events = Events(tmp_path, 10 * (first - 1))
+        for epoch in range(first, last + 1):
+            events.add(record(epoch), np.full(10, how, np.float32), 10 * epoch)
+        events.close()
+    assert [step for step, _ in shown(tmp_path, "epoch/train")] == [10, 20, 30, 40]
+    assert shown(tmp_path, "step/train") == [(step, 1 if step <= 10 else 2) for step in range(1, 41)]

@@ -1,0 +1,78 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxmlp import Data, Experiment, Network, Optimizer, Train
+from jaxmlp.training.records import EpochRecord, Result
+from jaxmlp.training.run import Kept
+from jaxmlp.views.runs import run_figure, run_table, runs_table, terminal_curves
+
+EXPERIMENT = Experiment(Network((20, 8, 3)), train=Train(epochs=3))
+HISTORY = tuple(EpochRecord(e, 1 / e, 2 / e, 0.5 + e / 10, 0.1, 1e4) for e in range(1, 4))
+RESULT = Result(0.875, 0.1, 0.8, 0.2, 3, 195, 1.0, 2.0)
+FINISHED = Kept(EXPERIMENT, True, {"command": ["jaxmlp", "train", "x.py"], "git": "abc+"}, HISTORY, RESULT)
+BROKEN = Kept(replace(EXPERIMENT, optimizer=Optimizer("adam", 0.01)), True, {}, HISTORY[:2], None)
+
+
+def text_of(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_runs_are_listed_with_the_settings_in_which_they_differ_and_their_results() -> None:
+    text = text_of(runs_table({"a": (FINISHED, False), "b": (BROKEN, False), "c": (BROKEN, True)}))
+    for part in ("finished", "stopped, 2 of 3 epochs", "training, 2 of 3 epochs", "optimizer.name", "adam", "0.01"):
+        assert part in text
+    assert "87.50 %" in text
+    assert "70.00 %" in text
+    assert "train.epochs" not in text
+
+
+def test_a_single_run_differs_in_nothing() -> None:
+    text = text_of(runs_table({"a": (FINISHED, False)}))
+    assert "." not in text.splitlines()[1]
+
+
+def test_one_run_is_shown_with_its_settings_and_how_it_stands() -> None:
+    text = text_of(run_table(FINISHED, False, Path("runs/a")))
+    for part in ("runs/a", "finished", "20 8 3", "jaxmlp train x.py", "abc+", "3, validation 80.00 %", "87.50 %"):
+        assert part in text
+
+
+def test_a_regression_shows_losses_for_accuracies() -> None:
+    history = tuple(replace(record, validation_accuracy=None) for record in HISTORY)
+    kept = Kept(EXPERIMENT, False, {}, history, replace(RESULT, test_accuracy=None))
+    assert "0.6667" in text_of(runs_table({"a": (kept, False)}))
+    assert not run_figure(kept, np.zeros(0, np.float32), "a").axes[1].lines
+
+
+def test_the_curves_are_drawn_in_characters_without_colours() -> None:
+    text = terminal_curves(HISTORY, 60)
+    for part in ("loss", "epoch", "training", "validation"):
+        assert part in text
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_the_figure_has_every_steps_loss_and_every_epochs() -> None:
+    losses = np.linspace(1, 0.1, 30, dtype=np.float32)
+    loss, accuracy = run_figure(FINISHED, losses, "a").axes
+    steps, training, validation = loss.lines
+    np.testing.assert_array_equal(steps.get_ydata(), losses)
+    assert steps.get_xdata()[-1] == 3
+    assert [*training.get_ydata()] == [record.train_loss for record in HISTORY]
+    assert [*validation.get_ydata()] == [record.validation_loss for record in HISTORY]
+    assert [*accuracy.lines[0].get_ydata()] == [60, 70, 80]
+
+
+def test_a_run_without_validation_has_one_curve() -> None:
+    history = tuple(replace(record, validation_loss=None, validation_accuracy=None) for record in HISTORY)
+    kept = Kept(replace(EXPERIMENT, data=Data(validation=0)), True, {}, history, None)
+    assert "validation" not in terminal_curves(history, 60)
+    assert len(run_figure(kept, np.zeros(0, np.float32), "a").axes[0].lines) == 1
+    assert "best epoch" not in text_of(run_table(kept, False, Path("a")))
