@@ -9,6 +9,7 @@ A checkpoint is written under another name, flushed to the disk, and takes its o
 older ones go. There is nothing in it but numbers and text, and restoring one runs no code that it brings along.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -103,11 +104,15 @@ def write(folder: Path, snapshot: Snapshot, experiment: Experiment) -> None:
     part = folder / (path.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        part.mkdir()
+        made = part.stat().st_ino
         arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(snapshot.state))}
         if snapshot.losses.size:  # Orbax takes no empty arrays
             arrays["losses"] = snapshot.losses
         checkpointer().save((part / "state").absolute(), arrays)
+        if part.stat().st_ino != made:  # the run's folder was taken away meanwhile, and Orbax made it anew
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         place = {
             "experiment": digest_of(experiment),
             "leaves": layout_of(snapshot.state),
@@ -127,6 +132,9 @@ def write(folder: Path, snapshot: Snapshot, experiment: Experiment) -> None:
         flush(folder.parent)  # in which `folder` may be new
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        for left in (folder, folder.parent):
+            with contextlib.suppress(OSError):  # unless there is anything in it
+                left.rmdir()
         raise
 
 

@@ -129,14 +129,15 @@ def fit(
         dataset = load_for(experiment)
     else:
         check_fit(experiment, dataset)
+    private = PrivateTraining.of(experiment, dataset.train.size - experiment.data.validation)
     with memory_for(experiment):
         if workdir is None:
-            return trained(experiment, dataset, None, report, stop, started)
+            return trained(experiment, dataset, private, None, report, stop, started)
         folder = RunFolder.open(workdir, experiment, dataset, resume)
         try:
             if (folder.path / "result.json").exists():
                 return load(folder.path)
-            return trained(experiment, dataset, folder, report, stop, started)
+            return trained(experiment, dataset, private, folder, report, stop, started)
         finally:
             folder.close()
 
@@ -159,6 +160,7 @@ def memory_for(experiment: Experiment) -> Iterator[None]:
 def trained(
     experiment: Experiment,
     dataset: Dataset,
+    private: PrivateTraining | None,
     folder: RunFolder | None,
     report: Callable[[EpochRecord], None],
     stop: Callable[[], bool],
@@ -168,7 +170,7 @@ def trained(
     _, indices = split_indices(dataset.train.size, experiment.data.validation, experiment.train.seed)
     dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
     start = initial_state(experiment)
-    training = Training(experiment, on_device(dataset.train), start.params, indices)
+    training = Training(experiment, on_device(dataset.train), start.params, indices, private)
     validation = on_device(held_out)
 
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
@@ -268,12 +270,17 @@ class Training:
     """An experiment's epochs, of whatever kind."""
 
     def __init__(
-        self, experiment: Experiment, examples: Examples, start: Params, indices: Int[np.ndarray, " N"]
+        self,
+        experiment: Experiment,
+        examples: Examples,
+        start: Params,
+        indices: Int[np.ndarray, " N"],
+        private: PrivateTraining | None,
     ) -> None:
         self.experiment, self.examples, self.indices = experiment, examples, indices
         self.count = len(indices)
         self.batch_size = min(experiment.train.batch_size, self.count)
-        self.private = PrivateTraining.of(experiment, self.count)
+        self.private = private
         self.start = start
         self.optimizer = make(experiment.optimizer)
         self.portion = FIRST_PORTION

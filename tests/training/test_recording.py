@@ -101,7 +101,8 @@ def test_a_run_that_records_is_whole_and_its_lines_hold_no_nan(run: jaxmlp.Run, 
     def refuse(constant: str) -> None:
         pytest.fail(f"{constant} is not JSON")
 
-    names = {"checkpoints", "config.json", "metrics.jsonl", "recorded", "result.json"}
+    names = {"checkpoints", "config.json", "losses.f32", "metrics.jsonl", "recorded", "result.json"}
+    names |= {"lock", "tensorboard"}
     assert {path.name for path in full.iterdir()} == names
     assert sorted(path.name for path in (full / "recorded").iterdir()) == ["1.npz", "2.npz"]
     lines = [json.loads(line, parse_constant=refuse) for line in (full / "metrics.jsonl").read_text().splitlines()]
