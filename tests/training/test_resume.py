@@ -188,47 +188,49 @@ rng, chance = np.random.default_rng(0), random.Random(seed)
 x, y = rng.normal(size=(400, 10)).astype(np.float32), rng.integers(0, 3, 400)
 dataset = Dataset.from_arrays(x, y, x[:50], y[:50])
 experiment = Experiment(
-    Network((10, 8, 3)), Data(validation=50), Optimizer("adam", 0.01), Train(epochs=3000, batch_size=8),
+    Network((10, 8, 3)), Data(validation=50), Optimizer("adam", 0.01), Train(epochs=2500, batch_size=8),
     checkpoint=Checkpoint(seconds=0.0),
 )
 fitting.FIRST_PORTION = 5
-checkpoints.REST = 0
 
 
-def child(name, wait=None):
-    '''Trains, or goes on; killed, if at all, so long after the end of its first epoch.'''
-    pid = os.fork()
+def steps():
+    '''Of the newest checkpoint of the run that is broken off.'''
+    return max((int(path.name) for path in kept(place / "broken" / "checkpoints")), default=0)
+
+
+def child(name, saves=None):
+    '''Trains, or goes on; killed, if at all, while it saves for the next time after so many, or not long after.'''
+    pid, before = os.fork(), steps()
     if not pid:
         status = 1
         try:
-            pipe = os.open(place / "begun", os.O_WRONLY) if wait is not None else None
-
-            def report(record):
-                nonlocal pipe
-                if pipe is not None:
-                    os.write(pipe, b".")
-                    os.close(pipe)
-                    pipe = None
-
-            jaxmlp.fit(experiment, dataset, workdir=place / name, resume=True, report=report)
+            if saves is not None:
+                checkpoints.REST = 0
+            jaxmlp.fit(experiment, dataset, workdir=place / name, resume=True)
             status = 0
         finally:
             os._exit(status)
-    if wait is not None:
-        with open(place / "begun", "rb") as begun:
-            begun.read(1)
-        time.sleep(wait)
+    if saves is not None:
+        took = 0.02  # seconds from one checkpoint to the next, soon measured
+        for _ in range(saves):
+            begun = time.monotonic()
+            while steps() == before:
+                time.sleep(0.001)
+            before, took = steps(), time.monotonic() - begun
+        while not any((place / name / "checkpoints").glob("*.part")):
+            time.sleep(0.001)
+        time.sleep(chance.random() * took)
         os.kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
 
-os.mkfifo(place / "begun")
 assert child("whole") == 0
 killed = saving = advanced = 0
 while killed < kills:
     assert not (place / "broken" / "result.json").exists(), f"the run ended after {killed} kills"
     before = kept(place / "broken" / "checkpoints")[-1:]
-    assert child("broken", wait=chance.random() * 0.25) == signal.SIGKILL
+    assert child("broken", saves=chance.randrange(3)) == signal.SIGKILL
     killed += 1
     advanced += kept(place / "broken" / "checkpoints")[-1:] != before
     saving += any((place / "broken" / "checkpoints").glob("*.part"))
