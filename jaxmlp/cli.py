@@ -1,10 +1,11 @@
 """The `jaxmlp` command: a function a subcommand. Each imports what it needs, so that `--help` need not wait for JAX."""
 
 import argparse
+import contextlib
 import gc
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -141,25 +142,27 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     from jaxmlp.views.terminal import Terminal
 
     own = {
-        "workdir": (Path | None, None, "The run's folder; by default runs/ and the experiment's name."),
+        "workdir": (str | None, None, "The run's folder; by default runs/ and the experiment's name."),
         "resume": (bool, False, "Go on with the run in that folder, where there is one."),
     }
     experiment, given = override("train", path, arguments, own)
     fresh = Path("runs") / path.stem
-    folder = given.workdir or (fresh if given.resume else unused(fresh))
-    if not given.resume:
-        RunFolder.refuse_used(folder)  # before the data are read
+    workdir = chosen(given.workdir)
+    if workdir is not None and not given.resume:
+        RunFolder.refuse_used(workdir)  # before the data are read
     device, dataset = visible()[0], load_for(experiment)
+    folder = workdir or (fresh if given.resume else claimed(fresh))
 
     log = logging.getLogger("jaxmlp")  # a library may give the root logger a form of its own
     log.propagate = False
     log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
     progress = Progress(experiment.train.epochs, console)
     started()
-    interrupts.saving = True
-    with progress:
+    interrupts.saving = progress.stopping
+    with unless_empty(folder), progress:
         run = fit(
             experiment,
             dataset,
@@ -168,7 +171,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
             report=interrupts.unbroken(progress),
             stop=interrupts.heard,
         )
-    interrupts.saving = False
+    interrupts.saving = None
     assert run.result is not None
     console.print(result_table(run.result, experiment.train.gradient, folder))
     return 0
@@ -246,12 +249,13 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     from jaxmlp.views.terminal import Terminal
 
     meaning = "The folder for comparison.json and comparison.png; by default runs/, the experiment's name and -compare."
-    experiment, given = override("compare", path, arguments, {"workdir": (Path | None, None, meaning)})
-    folder = given.workdir or unused(Path("runs") / f"{path.stem}-compare")
-    RunFolder.refuse_used(folder)
+    experiment, given = override("compare", path, arguments, {"workdir": (str | None, None, meaning)})
+    workdir = chosen(given.workdir)
+    if workdir is not None:
+        RunFolder.refuse_used(workdir)
+    with writing(workdir or Path("runs")):  # before the work, not after it
+        probe(workdir or Path("runs"))
     device, dataset = visible()[0], load_for(experiment)
-    with writing(folder):  # before the work, not after it
-        probe(folder)
 
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
@@ -261,6 +265,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
 
     started()
     comparison = compare(experiment, dataset, report=interrupts.unbroken(show))
+    folder = workdir or claimed(Path("runs") / f"{path.stem}-compare")
     data = {"experiment": experiment.as_dict(), "epochs": [asdict(pair) for pair in comparison.epochs]}
     data |= {"leaves": comparison.leaves, "drift": comparison.drift.tolist()}
     data |= {"step_seconds": comparison.step_seconds.tolist()}
@@ -302,18 +307,23 @@ def run_runs(folder: Path) -> int:
 
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder: expected one with runs in it")
-    found, console, unreadable = {}, Terminal(), []
+    found, unreadable = {}, []
     for path in sorted(path.parent for path in folder.rglob("config.json")):
         try:
             found[str(path.relative_to(folder))] = read(path), is_locked(path)
         except RunError as error:
             unreadable.append(str(error))
-    if not found and not unreadable:
-        raise RunError(f"{folder}: no run in there: expected folders that `jaxmlp train` made")
-    if found:
-        console.print(runs_table(found))
+    if not found:
+        raise RunError(
+            " | ".join(unreadable) or f"{folder}: no run in there: expected folders that `jaxmlp train` made"
+        )
+    table, console = runs_table(found), Terminal()
+    if not console.is_terminal:  # a file or another command takes lines of any length
+        wide = console.options.update(max_width=10_000)
+        console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
     for line in unreadable:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print(f"jaxmlp: {line}", file=sys.stderr)
     return 0
 
 
@@ -347,13 +357,37 @@ def run_devices() -> int:
     return 0
 
 
-def unused(folder: Path) -> Path:
-    """`folder`, or the first of folder-2, folder-3, ... that doesn't exist."""
+def claimed(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3, ... that doesn't exist: it is made, so that no other takes it."""
+    from jaxmlp.training.run import writing
+
     candidate, n = folder, 1
-    while candidate.exists():
-        n += 1
-        candidate = folder.with_name(f"{folder.name}-{n}")
-    return candidate
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                n += 1
+                candidate = folder.with_name(f"{folder.name}-{n}")
+
+
+@contextlib.contextmanager
+def unless_empty(folder: Path) -> Iterator[None]:
+    """Takes the folder away afterwards, where nothing has come into it."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def chosen(workdir: str | None) -> Path | None:
+    """What --workdir says, if anything; not an empty name, such as a shell's variable that isn't set gives."""
+    if workdir is not None and not workdir.strip():
+        raise ExperimentError("--workdir is empty: expected a folder's name, or no --workdir")
+    return None if workdir is None else Path(workdir)
 
 
 def override(
@@ -367,7 +401,6 @@ def override(
         ExperimentError: for an unusable file, an unknown field, or a value that the field can't have.
         SystemExit: after --help.
     """
-    import contextlib
     import io
     from dataclasses import make_dataclass
     from typing import Annotated

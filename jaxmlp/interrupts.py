@@ -11,6 +11,9 @@ from typing import TypeVar
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""For a terminal on which something is shown live, and a line of its own for what comes next."""
+
 T = TypeVar("T")
 
 
@@ -32,8 +35,8 @@ class Interrupts:
     def __init__(self) -> None:
         self.parting: Callable[[], str] = str
         """Ends what is shown live; returns what there is to say after "interrupted"."""
-        self.saving = False
-        """Whether the main thread is at work that it saves and leaves when a signal is heard."""
+        self.saving: Callable[[], None] | None = None
+        """Set while the main thread is at work that it saves and leaves when a signal is heard; says so, when it is."""
         self.signal: signal.Signals | None = None
         """The first that was heard."""
         self._begun, self._reporting = Event(), RLock()
@@ -78,7 +81,11 @@ class Interrupts:
         if self._begun.is_set() or not self.saving:
             self._begun.set()
             Thread(target=self._leave, daemon=True).start()
+        else:
+            Thread(target=self.saving, daemon=True).start()
         self._await_signal()
+        if os.isatty(1):
+            os.write(1, SHOW_CURSOR)
         os._exit(self.status)
 
     def _await_signal(self) -> signal.Signals:

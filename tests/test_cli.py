@@ -247,7 +247,7 @@ def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
 @pytest.mark.parametrize("command", ["train", "check", "compare"])
-def test_ctrl_c_while_jax_compiles_is_one_line_and_130(command: str, delay: float, place: Path) -> None:
+def test_ctrl_c_while_jax_compiles_is_a_line_and_130(command: str, delay: float, place: Path) -> None:
     many = [] if command == "check" else ["--train.epochs", "100000"]
     with subprocess.Popen(
         [*COMMAND, command, "small.py", *many], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -257,7 +257,8 @@ def test_ctrl_c_while_jax_compiles_is_one_line_and_130(command: str, delay: floa
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"jaxmlp: interrupted.*\n", errors)
+    stopping = r"(jaxmlp: stopping when what has been done is saved; once more leaves at once\n)?"
+    assert re.fullmatch((stopping if command == "train" else "") + r"jaxmlp: interrupted.*\n", errors)
     assert command == "train" or not (place / "runs").exists()
 
 
@@ -312,6 +313,7 @@ def test_the_garbage_collector_is_left_as_it_was(arguments: list[str]) -> None:
 def test_a_terminated_run_saves_and_ends_with_143_and_resumes(place: Path) -> None:
     train = ["train", "small.py", "--train.epochs", "500"]
     assert jaxmlp_command(place, *train, "--workdir", "whole").returncode == 0
+    begun = False
     for how in (signal.SIGTERM, signal.SIGINT):
         with subprocess.Popen(
             [*COMMAND, *train, "--workdir", "broken", "--resume"], cwd=place, stdout=subprocess.PIPE,
@@ -321,7 +323,11 @@ def test_a_terminated_run_saves_and_ends_with_143_and_resumes(place: Path) -> No
             process.send_signal(how)
             _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + how
-        assert re.fullmatch(r"jaxmlp: interrupted after \d+ of 500 epochs; broken keeps the run .*--resume.*\n", errors)
+        *before, stopping, interrupted = errors.splitlines()
+        assert re.fullmatch(r"jaxmlp: stopping when what has been done is saved.*", stopping)
+        assert re.fullmatch(r"jaxmlp: interrupted after \d+ of 500 epochs.*; broken keeps .*--resume.*", interrupted)
+        assert [bool(re.fullmatch(r"jaxmlp: broken: going on in .*", line)) for line in before] == [True] * begun
+        begun = True
     assert jaxmlp_command(place, *train, "--workdir", "broken", "--resume").returncode == 0
     whole, broken = (jaxmlp.load(place / name) for name in ("whole", "broken"))
     assert [record.train_loss for record in whole.history] == [record.train_loss for record in broken.history]
@@ -336,8 +342,9 @@ def test_runs_are_listed_with_what_differs_and_one_is_shown_with_its_curves(plac
     (place / "runs" / "broken").mkdir()
     (place / "runs" / "broken" / "config.json").write_text("{")
     end = jaxmlp_command(place, "runs")
-    assert (end.returncode, end.stderr) == (0, "")
-    for shown in ("optimizer.learning", "finished", "0.25", "test", "broken/config.json: the run can't be read"):
+    assert end.returncode == 0
+    assert re.fullmatch(r"jaxmlp: runs/broken/config.json: the run can't be read: .*\n", end.stderr)
+    for shown in ("learning_rate", "finished", "0.25", "test"):
         assert shown in end.stdout
     assert "train.seed" not in end.stdout
     end = jaxmlp_command(place, "show", "runs/rate 0.5")
@@ -349,3 +356,29 @@ def test_runs_are_listed_with_what_differs_and_one_is_shown_with_its_curves(plac
         end = jaxmlp_command(place, *arguments)
         assert (end.returncode, end.stderr.count("\n")) == (2, 1)
         assert message in end.stderr
+
+
+def test_two_runs_that_start_at_once_have_folders_of_their_own(place: Path) -> None:
+    both = [subprocess.Popen([*COMMAND, "train", "small.py"], cwd=place, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert sorted(path.name for path in (place / "runs").iterdir()) == ["small", "small-2"]
+
+
+def test_an_empty_workdir_is_refused(place: Path) -> None:
+    before = sorted(place.iterdir())
+    end = jaxmlp_command(place, "train", "small.py", "--workdir", "")
+    assert (end.returncode, end.stderr) == (
+        2,
+        "jaxmlp: --workdir is empty: expected a folder's name, or no --workdir\n",
+    )
+    assert sorted(place.iterdir()) == before
+
+
+def test_a_run_says_why_it_ended_and_from_where_it_goes_on(place: Path) -> None:
+    diverges = ["--optimizer.learning-rate", "1e30", "--network.activation", "relu", "--network.output", "identity"]
+    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", *diverges).returncode == 1
+    for command in (["runs"], ["show", "runs/a"]):
+        assert "diverged" in jaxmlp_command(place, *command).stdout
+    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/b").returncode == 0
+    end = jaxmlp_command(place, "train", "small.py", "--workdir", "runs/b", "--resume")
+    assert (end.returncode, end.stderr) == (0, "jaxmlp: runs/b: this run has ended: there is nothing to train\n")

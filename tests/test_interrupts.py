@@ -88,19 +88,24 @@ def test_sigterm_is_a_line_and_143() -> None:
     assert interrupted(code, how=signal.SIGTERM) == (143, "", "jaxmlp: terminated after all\n")
 
 
-SAVING = "interrupts.saving = True; ready()\nwhile not interrupts.heard(): time.sleep(0.01)\n"
+SAVING = """
+interrupts.saving = lambda: print("saving", flush=True)
+ready()
+while not interrupts.heard(): time.sleep(0.01)
+time.sleep(0.1)
+"""
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_process_that_saves_its_work_goes_on_until_it_leaves_by_itself(how: signal.Signals, status: int) -> None:
     code = SAVING + "time.sleep(1); print('saved'); sys.exit(interrupts.status)"
-    assert interrupted(code, how=how) == (status, "saved\n", "")
+    assert interrupted(code, how=how) == (status, "saving\nsaved\n", "")
 
 
 def test_a_second_one_does_not_wait_for_what_is_being_saved() -> None:
-    assert interrupted(SAVING + "time.sleep(60)", times=2) == (130, "", "")
+    assert interrupted(SAVING + "time.sleep(60)", times=2) == (130, "saving\n", "")
 
 
 def test_a_signal_that_came_too_late_to_save_anything_changes_nothing() -> None:
-    code = SAVING + "interrupts.saving = False; print('done')"
-    assert interrupted(code) == (0, "done\n", "")
+    code = SAVING + "interrupts.saving = None; print('done')"
+    assert interrupted(code) == (0, "saving\ndone\n", "")

@@ -1,5 +1,6 @@
 """Fitting: an experiment and a data set in, a run out."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from jaxmlp.training.privacy import PrivateTraining, steps_of_epoch
 from jaxmlp.training.recording import Recording, by_example, record_epoch, summary
 from jaxmlp.training.records import EpochRecord, Result
 from jaxmlp.training.run import Run, RunFolder, load
+
+log = logging.getLogger("jaxmlp")
 
 
 def load_for(experiment: Experiment) -> Dataset:
@@ -66,7 +69,7 @@ def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None
     """Raises a DivergedError where a loss is not finite."""
     if all(loss is None or math.isfinite(loss) for loss in losses.values()):
         return
-    found = ", ".join(f"the {which} loss is {loss}" for which, loss in losses.items() if loss is not None)
+    found = ", ".join(f"the {which} loss is {loss:.6g}" for which, loss in losses.items() if loss is not None)
     rate = experiment.optimizer.learning_rate
     raise DivergedError(
         f"training diverged in epoch {epoch}: {found}; a smaller optimizer.learning_rate than {rate:g} may help"
@@ -136,8 +139,12 @@ def fit(
         folder = RunFolder.open(workdir, experiment, dataset, resume)
         try:
             if (folder.path / "result.json").exists():
+                log.info("jaxmlp: %s: this run has ended: there is nothing to train", folder.path)
                 return load(folder.path)
             return trained(experiment, dataset, private, folder, report, stop, started)
+        except (StoppedError, DivergedError) as error:
+            folder.stopped("interrupted" if isinstance(error, StoppedError) else "diverged", str(error))
+            raise
         finally:
             folder.close()
 
@@ -176,6 +183,8 @@ def trained(
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
     if folder is not None:
         at = folder.newest(at.state) or at
+        if at.steps:
+            log.info("jaxmlp: %s: going on in epoch %d, after %s steps", folder.path, at.epoch, f"{at.steps:,}")
     state, history = jax.device_put(at.state), [*at.history]
     saved, started = time.perf_counter(), started - at.wall_seconds
     if folder is not None:
@@ -188,12 +197,12 @@ def trained(
         saved, steps = time.perf_counter(), training.steps * (epoch - 1) + losses.size
         folder.saver.save(Snapshot(host_copy(state), epoch, losses, steps, seconds, saved - started, tuple(history)))
 
-    def leave(epoch: int) -> NoReturn:
-        kept = ""
+    def leave(epoch: int, steps: int) -> NoReturn:
+        kept, within = "", f" and {steps:,} of the next one's {training.steps:,} steps" if steps else ""
         if folder is not None:
             folder.saver.wait()
             kept = f"; {folder.path} keeps the run up to there, and --resume goes on with it"
-        raise StoppedError(f"interrupted after {epoch - 1} of {experiment.train.epochs} epochs{kept}")
+        raise StoppedError(f"interrupted after {epoch - 1} of {experiment.train.epochs} epochs{within}{kept}")
 
     for epoch in range(at.epoch, experiment.train.epochs + 1):
         losses, seconds = (at.losses, at.seconds) if epoch == at.epoch else (NONE, 0.0)
@@ -205,7 +214,7 @@ def trained(
                 if leaving or time.perf_counter() - saved >= experiment.checkpoint.seconds:
                     keep(epoch, part.losses, seconds)
                 if leaving:
-                    leave(epoch)
+                    leave(epoch, part.losses.size)
             begun = time.perf_counter()
         assert part.loss is not None
         loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
@@ -227,7 +236,7 @@ def trained(
         keep(epoch + 1, NONE, 0.0)
         report(line)
         if epoch < experiment.train.epochs and stop():
-            leave(epoch + 1)
+            leave(epoch + 1, 0)
 
     test_loss, test_accuracy = scores(state.params, on_device(dataset.test), experiment)
     refuse_divergence(experiment, experiment.train.epochs, test=test_loss)

@@ -7,9 +7,11 @@ checkpoints/          see checkpoints.py
 tensorboard/          the same curves for TensorBoard
 recorded/EPOCH.npz    what the epoch recorded, step by step and example by example, where `record` names anything
 result.json           written last, so that only a finished run has one
+stopped.json          why it ended, where it came to no end
 lock                  held by the process that trains there
 """
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -173,6 +175,8 @@ class RunFolder:
     def refuse_used(path: Path) -> None:
         """Raises a RunError where the folder holds a run, or files that a run would overwrite."""
         used = [name for name in FILES if (path / name).exists()]
+        if used and is_locked(path):
+            raise RunError(trained_by_another(path))
         if used:
             state = f"{', '.join(used)}, perhaps of an unfinished run,"
             for name, what in (("comparison.json", "a comparison"), ("result.json", "a finished run")):
@@ -197,6 +201,7 @@ class RunFolder:
             lines = "".join(json.dumps(as_json(record), allow_nan=False) + "\n" for record in history)
             write_whole(self.path / "metrics.jsonl", lines.encode())
             write_whole(self.path / "losses.f32", read_losses(self.path)[:steps].tobytes())
+            (self.path / "stopped.json").unlink(missing_ok=True)
             self._events = Events(self.path / "tensorboard", steps)
 
     def append(
@@ -214,6 +219,11 @@ class RunFolder:
             append_whole(self.path / "losses.f32", losses.tobytes())
             append_whole(self.path / "metrics.jsonl", (json.dumps(as_json(record), allow_nan=False) + "\n").encode())
             self._events.add(record, losses, steps)
+
+    def stopped(self, kind: str, message: str) -> None:
+        """Keeps why the run ended before its end; not where nothing can be kept any more."""
+        with contextlib.suppress(OSError):
+            write_json(self.path / "stopped.json", {"kind": kind, "message": message})
 
     def finish(self, result: Result) -> None:
         """Keeps the end, when all checkpoints are on the disk."""
@@ -245,17 +255,21 @@ def locked(folder: Path) -> int:
                 if patience:  # somebody may only be looking whether it is locked
                     time.sleep(0.05)
                     continue
-                holder = os.read(descriptor, 100).decode(errors="replace").strip()
-                raise RunError(
-                    f"{folder}: process {holder or 'unknown'} is training there: expected no other; wait for it, or "
-                    "choose another folder"
-                ) from None
+                raise RunError(trained_by_another(folder)) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def trained_by_another(folder: Path) -> str:
+    holder = (folder / "lock").read_text(errors="replace").strip()
+    return (
+        f"{folder}: process {holder or 'unknown'} is training there: expected no other; wait for it, or choose another "
+        "folder"
+    )
 
 
 def is_locked(folder: Path) -> bool:
@@ -279,16 +293,30 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         there = json.loads((path / "config.json").read_text())
         kept = {name: there[name] for name in settings}
         kept["experiment"] = Experiment.from_dict(kept["experiment"]).as_dict()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path / 'config.json'}: the run can't be read: {error}") from error
+    except UNREADABLE as error:
+        raise RunError(f"{path / 'config.json'}: the run can't be read: {reason_of(error)}") from error
     ours, theirs = flat(json.loads(json.dumps(settings))), flat(json.loads(json.dumps(kept)))
-    other = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
-    for name in other:
-        if not name.startswith("experiment.checkpoint."):
-            raise RunError(
-                f"{path}: {name.removeprefix('experiment.')} was {theirs.get(name)}, and is {ours.get(name)}: expected "
-                "the settings that the run began with; choose another folder for others"
-            )
+    other = [
+        f"{name.removeprefix('experiment.')} was {theirs.get(name)}, and is {ours.get(name)}"
+        for name in {**theirs, **ours}
+        if ours.get(name) != theirs.get(name) and not name.startswith("experiment.checkpoint.")
+    ]
+    if other:
+        raise RunError(
+            f"{path}: {'; '.join(other)}: expected the settings that the run began with; choose another folder for "
+            "others"
+        )
+
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a file of a run may raise, whatever stands in it."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file of a run can't be read, in a line."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else " ".join(str(error).split())
 
 
 def flat(settings: Any, name: str = "") -> dict[str, Any]:
@@ -409,6 +437,8 @@ class Kept:
     environment: dict[str, Any]
     history: tuple[EpochRecord, ...]
     result: Result | None
+    stopped: dict[str, str] = field(default_factory=dict)
+    """Its `kind`, such as diverged, and the `message`, where it ended before its end and could say so."""
 
 
 def read(path: str | PathLike[str]) -> Kept:
@@ -427,11 +457,15 @@ def read(path: str | PathLike[str]) -> Kept:
         history = tuple(EpochRecord(**json.loads(line)) for line in file.read_text().splitlines())
         file = folder / "result.json"
         result = Result(**json.loads(file.read_text())) if file.exists() else None
-    except FileNotFoundError as error:
-        raise RunError(f"{error.filename}: no such file: expected the folder of a run") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{file}: the run can't be read: {error}") from error
-    return Kept(experiment, labelled, surroundings, history, result)
+        file = folder / "stopped.json"
+        stopped = {name: str(value) for name, value in json.loads(file.read_text()).items()} if file.exists() else {}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "holds a comparison, not a run" if (folder / "comparison.json").exists() else f"no {file.name} in there"
+        what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
+        raise RunError(f"{folder}: {what}: expected the folder of a run") from error
+    except UNREADABLE as error:
+        raise RunError(f"{file}: the run can't be read: {reason_of(error)}") from error
+    return Kept(experiment, labelled, surroundings, history, result, stopped)
 
 
 def read_losses(folder: Path) -> Float[np.ndarray, " steps"]:
@@ -441,17 +475,21 @@ def read_losses(folder: Path) -> Float[np.ndarray, " steps"]:
 
 
 def load(path: str | PathLike[str], *, best: bool = False) -> Run:
-    """The run in a folder, with the parameters of its newest checkpoint; or of its best epoch by validation.
+    """The run in a folder, with the parameters of its newest checkpoint; or as it was at its best epoch by validation.
+
+    The latter has that epoch's history, and no result.
 
     Raises:
-        RunError: where the folder holds none, or a damaged one.
+        RunError: where the folder holds none, or a damaged one, or no epoch has been validated.
     """
     kept, folder = read(path), Path(path) / "checkpoints"
     like = shape_of_state(kept.experiment)
     snapshot = newest(folder, like, kept.experiment, aside=False)
     if snapshot is None:
         raise RunError(f"{folder}: no checkpoint is whole: did an epoch end?")
-    history = snapshot.history
-    if best and snapshot.best is not None:
-        snapshot = restore(path_of(folder, snapshot.best), like, kept.experiment)
-    return Run(kept.experiment, kept.labelled, snapshot.state.params, history, kept.result)
+    if not best:
+        return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, kept.result)
+    if snapshot.best is None:
+        raise RunError(f"{path}: no epoch has been validated: expected best=False")
+    snapshot = restore(path_of(folder, snapshot.best), like, kept.experiment)
+    return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, None)

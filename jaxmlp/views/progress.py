@@ -1,5 +1,6 @@
 """A run's progress: a live line on a terminal, plain lines elsewhere."""
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -27,6 +28,8 @@ def describe(record: EpochRecord, epochs: int) -> str:
         parts.append(f"epsilon {record.epsilon:.3f}")
     else:
         parts.append(f"{record.images_per_second:,.0f} images/s")
+    if record.skipped:
+        parts.append(f"{record.skipped} skipped")
     parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")
     return "  ".join(parts)
 
@@ -72,6 +75,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def stopping(self) -> None:
+        """Says that a signal was heard; while the bar is live, what is printed stands above it."""
+        print("jaxmlp: stopping when what has been done is saved; once more leaves at once", file=sys.stderr)
 
     def stop(self) -> None:
         if self.live:

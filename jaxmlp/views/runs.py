@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from rich.table import Table
+from matplotlib.ticker import MaxNLocator
+from rich.table import Column, Table
 
 from jaxmlp.training.records import EpochRecord, best
 from jaxmlp.training.run import Kept, flat
@@ -25,25 +26,43 @@ def shown(value: Any) -> str:
 
 
 def state_of(kept: Kept, training: bool) -> str:
-    """Of a run: finished, training, or stopped after so many epochs."""
+    """Of a run: finished, training, or stopped, interrupted or diverged after so many epochs."""
     if kept.result is not None:
         return "finished"
-    return f"{'training' if training else 'stopped'}, {len(kept.history)} of {kept.experiment.train.epochs} epochs"
+    state = "training" if training else kept.stopped.get("kind", "stopped")
+    return f"{state}, {len(kept.history)} of {kept.experiment.train.epochs} epochs"
 
 
 def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
-    """Runs by their names, each with whether a process trains it: the settings that differ among them, and results."""
+    """Runs by their names, each with whether a process trains it: the settings that differ among them, and results.
+
+    Where there isn't room, settings are broken over several lines, but no name and no result.
+    """
     settings = {name: settings_of(kept) for name, (kept, _) in runs.items()}
     every = dict.fromkeys(field for one in settings.values() for field in one)
-    differ = [field for field in every if len({one.get(field) for one in settings.values()}) > 1]
-    table = Table("run", "state", *differ, "validation", "test")
+    differ = [
+        field
+        for field in every
+        if len({one.get(field) for one in settings.values()}) > 1 and not field.startswith("checkpoint.")
+    ]
+    table = Table(Column("run", no_wrap=True), Column("state", no_wrap=True))
+    for title in titles(differ):
+        table.add_column(title, overflow="fold")
+    for title in ("validation", "test"):
+        table.add_column(title, no_wrap=True, justify="right")
     for name, (kept, training) in runs.items():
         last = kept.history[-1] if kept.history else None
         validation = "" if last is None else score(last.validation_accuracy, last.validation_loss)
         test = "" if kept.result is None else score(kept.result.test_accuracy, kept.result.test_loss)
         fields = [settings[name].get(field, "") for field in differ]
-        table.add_row(name, state_of(kept, training), *fields, validation, test)
+        table.add_row(name, state_of(kept, training).replace(", ", "\n"), *fields, validation, test)
     return table
+
+
+def titles(fields: list[str]) -> list[str]:
+    """Fields without their section, where that leaves no two alike: `sizes`; but `optimizer` for `optimizer.name`."""
+    short = [field.removesuffix(".name").rpartition(".")[2] for field in fields]
+    return [one if short.count(one) == 1 else field for one, field in zip(short, fields, strict=True)]
 
 
 def score(accuracy: float | None, loss: float | None) -> str:
@@ -59,12 +78,17 @@ def run_table(kept: Kept, training: bool, folder: Path) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("run folder", str(folder))
-    table.add_row("state", state_of(kept, training))
     for name, value in settings_of(kept).items():
         table.add_row(name, value)
     for name in ("command", "git", "devices"):
         if kept.environment.get(name):
             table.add_row(name, shown(kept.environment[name]))
+    table.add_row("state", state_of(kept, training))
+    if kept.stopped and not training:
+        table.add_row("why", kept.stopped.get("message", ""))
+    skipped = sum(record.skipped or 0 for record in kept.history)
+    if skipped:
+        table.add_row("skipped", f"{skipped:,} steps")
     chosen = best(kept.history)
     if chosen is not None:
         record = kept.history[chosen - 1]
@@ -82,8 +106,12 @@ def terminal_curves(history: tuple[EpochRecord, ...], width: int) -> str:
     plotext.plotsize(width, 16)
     plotext.theme("clear")
     epochs = [record.epoch for record in history]
-    for (name, losses), marker in zip(curves(history).items(), ("braille", "dot"), strict=False):
+    found = curves(history)
+    for (name, losses), marker in zip(found.items(), ("braille", "dot"), strict=False):
         plotext.plot(epochs, losses, label=name, marker=marker)
+    if min(loss for losses in found.values() for loss in losses if not math.isnan(loss)) > 0:
+        plotext.yscale("log")
+    plotext.xticks(sorted({round(epoch) for epoch in np.linspace(epochs[0], epochs[-1], 6)}))
     plotext.title("loss")
     plotext.xlabel("epoch")
     drawn: str = plotext.uncolorize(plotext.build())
@@ -99,6 +127,10 @@ def curves(history: tuple[EpochRecord, ...]) -> dict[str, list[float]]:
     return {name: losses for name, losses in found.items() if np.isfinite(losses).any()}
 
 
+POINTS = 400
+"""Of the curve of the steps' losses: where there are more, each is the mean of several."""
+
+
 def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> Figure:
     """The losses step by step and epoch by epoch, and the accuracy."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
@@ -106,18 +138,22 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
     figure.suptitle(title)
     epochs = [record.epoch for record in kept.history]
     if losses.size:
-        steps_per_epoch = losses.size / len(epochs)
-        loss.plot((1 + np.arange(losses.size)) / steps_per_epoch, losses, lw=0.3, color="0.75", label="every step")
+        parts = np.array_split(losses, min(POINTS, losses.size))
+        ends = np.cumsum([part.size for part in parts]) * len(epochs) / losses.size
+        label = "every step" if len(parts) == losses.size else f"{losses.size // len(parts):,} steps' mean"
+        loss.plot(ends, [part.mean() for part in parts], lw=0.8, color="0.6", label=label)
     for name, values in curves(kept.history).items():
         loss.plot(epochs, values, marker="o", ms=3, label=name)
-    loss.set(xlabel="epoch", ylabel="loss", yscale="log")
+    loss.set(xlabel="epoch", ylabel="loss", yscale="log", xlim=(0, None))
+    for axes in (loss, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend()
     known = {r.epoch: 100 * r.validation_accuracy for r in kept.history if r.validation_accuracy is not None}
     if known:
         accuracy.plot([*known], [*known.values()], marker="o", ms=3, label="validation")
     if kept.result is not None and kept.result.test_accuracy is not None:
         accuracy.axhline(100 * kept.result.test_accuracy, ls="--", color="0.4", label="test, at the end")
-    accuracy.set(xlabel="epoch", ylabel="accuracy, %")
+    accuracy.set(xlabel="epoch", ylabel="accuracy, %", xlim=(0, len(epochs) + 0.5))
     if known:
         accuracy.legend()
     else:

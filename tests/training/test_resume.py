@@ -130,8 +130,9 @@ def test_resuming_where_nothing_is_begins_and_where_all_is_done_trains_nothing(d
 def test_other_settings_are_named_and_refused(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", stop=after(2))
-    other = replace(EXPERIMENT, optimizer=Optimizer(learning_rate=0.5))
-    with pytest.raises(RunError, match="optimizer.learning_rate was 1.0, and is 0.5: expected the settings that"):
+    other = replace(EXPERIMENT, optimizer=Optimizer(learning_rate=0.5), train=replace(EXPERIMENT.train, seed=1))
+    wrong = "optimizer.learning_rate was 1.0, and is 0.5; train.seed was 0, and is 1: expected the settings that"
+    with pytest.raises(RunError, match=wrong):
         jaxmlp.fit(other, digits, workdir=tmp_path / "run", resume=True)
     smaller = replace(digits, train=digits.train.take(slice(200)))
     with pytest.raises(RunError, match="dataset.train was 163, and is 160"):
@@ -158,7 +159,8 @@ def test_a_run_that_lost_its_tail_and_its_newest_checkpoint_is_the_same_in_the_e
 def test_without_validation_there_is_no_best(digits: Dataset, tmp_path: Path) -> None:
     jaxmlp.fit(replace(EXPERIMENT, data=Data(validation=0)), digits, workdir=tmp_path / "run")
     assert len(kept(tmp_path / "run" / "checkpoints")) <= 3
-    jaxmlp.load(tmp_path / "run", best=True)
+    with pytest.raises(RunError, match="no epoch has been validated"):
+        jaxmlp.load(tmp_path / "run", best=True)
 
 
 def test_the_best_epoch_by_validation_can_be_loaded(digits: Dataset, tmp_path: Path) -> None:
@@ -166,7 +168,9 @@ def test_the_best_epoch_by_validation_can_be_loaded(digits: Dataset, tmp_path: P
     run = jaxmlp.fit(experiment, digits, workdir=tmp_path / "run")
     epoch = max(run.history, key=lambda record: (record.validation_accuracy, -record.validation_loss)).epoch
     there = jaxmlp.fit(replace(experiment, train=replace(experiment.train, epochs=epoch)), digits)
-    jax.tree.map(np.testing.assert_array_equal, jaxmlp.load(tmp_path / "run", best=True).params, there.params)
+    best = jaxmlp.load(tmp_path / "run", best=True)
+    jax.tree.map(np.testing.assert_array_equal, best.params, there.params)
+    assert (best.history, best.result) == (run.history[:epoch], None)
 
 
 # what follows runs in processes of its own: imported once, forked before JAX has started anything

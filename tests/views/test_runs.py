@@ -9,7 +9,7 @@ from rich.table import Table
 from jaxmlp import Data, Experiment, Network, Optimizer, Train
 from jaxmlp.training.records import EpochRecord, Result
 from jaxmlp.training.run import Kept
-from jaxmlp.views.runs import run_figure, run_table, runs_table, terminal_curves
+from jaxmlp.views.runs import run_figure, run_table, runs_table, terminal_curves, titles
 
 EXPERIMENT = Experiment(Network((20, 8, 3)), train=Train(epochs=3))
 HISTORY = tuple(EpochRecord(e, 1 / e, 2 / e, 0.5 + e / 10, 0.1, 1e4) for e in range(1, 4))
@@ -26,11 +26,25 @@ def text_of(table: Table) -> str:
 
 def test_runs_are_listed_with_the_settings_in_which_they_differ_and_their_results() -> None:
     text = text_of(runs_table({"a": (FINISHED, False), "b": (BROKEN, False), "c": (BROKEN, True)}))
-    for part in ("finished", "stopped, 2 of 3 epochs", "training, 2 of 3 epochs", "optimizer.name", "adam", "0.01"):
+    for part in ("finished", "stopped", "training", "2 of 3 epochs", "optimizer", "learning_rate", "adam", "0.01"):
         assert part in text
     assert "87.50 %" in text
     assert "70.00 %" in text
     assert "train.epochs" not in text
+
+
+def test_why_a_run_ended_and_what_it_skipped_are_said() -> None:
+    history = tuple(replace(record, skipped=2) for record in HISTORY[:2])
+    kept = Kept(EXPERIMENT, True, {}, history, None, {"kind": "diverged", "message": "the loss is nan"})
+    text = text_of(run_table(kept, False, Path("a")))
+    for part in ("diverged, 2 of 3 epochs", "the loss is nan", "4 steps"):
+        assert part in text
+    assert "the loss is nan" not in text_of(run_table(kept, True, Path("a")))
+
+
+def test_headings_are_short_where_no_two_are_alike() -> None:
+    fields = ["network.sizes", "optimizer.name", "record.every", "schedule.every"]
+    assert titles(fields) == ["sizes", "optimizer", "record.every", "schedule.every"]
 
 
 def test_a_single_run_differs_in_nothing() -> None:
