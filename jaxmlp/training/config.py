@@ -130,7 +130,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is kept while training, to go on from after whatever happens. There is one after every epoch, but of very short ones."""
+    """What is kept while training, to go on from after whatever happens: after every epoch that is not very short."""
 
     keep: int = 3
     """The newest checkpoints that are kept, beside that of the best epoch by validation."""
