@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import gc
+import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SIGTERM.
     """
     interrupts = Interrupts()  # before anything else, and for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # for terminals and pipes that know few characters
     gc.disable()  # until `started`
     try:
         given = parser().parse_args(arguments)
@@ -158,10 +161,14 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
     console = Terminal()
-    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
+    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False, markup=False)
     progress = Progress(experiment.train.epochs, console)
     started()
-    interrupts.saving = progress.stopping
+
+    def stop() -> bool:
+        interrupts.saving = progress.stopping  # from now on there is something to save
+        return interrupts.heard()
+
     with unless_empty(folder), progress:
         run = fit(
             experiment,
@@ -169,7 +176,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
             workdir=folder,
             resume=given.resume,
             report=interrupts.unbroken(progress),
-            stop=interrupts.heard,
+            stop=stop,
         )
     interrupts.saving = None
     assert run.result is not None
@@ -202,7 +209,7 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     device, dataset = visible()[0], load_for(experiment)
 
     console = Terminal()
-    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
+    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False, markup=False)
     if experiment.train.batch_size > CHECKED:
         console.print(f"of a batch, {CHECKED:,} examples are checked", highlight=False)
     status = console.status("starting ...")
@@ -244,7 +251,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     from jaxmlp.training.fit import load_for
     from jaxmlp.training.run import RunFolder, probe, write_whole, writing
     from jaxmlp.views.comparison import comparison_table, describe_pair
-    from jaxmlp.views.plots import comparison_figure
+    from jaxmlp.views.plots import comparison_figure, png
     from jaxmlp.views.tables import heading
     from jaxmlp.views.terminal import Terminal
 
@@ -258,7 +265,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     device, dataset = visible()[0], load_for(experiment)
 
     console = Terminal()
-    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False)
+    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False, markup=False)
 
     def show(pair: "Pair") -> None:
         console.print(describe_pair(pair, experiment.train.epochs), soft_wrap=True, highlight=False)
@@ -272,30 +279,32 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "comparison.json", (json.dumps(data, allow_nan=False) + "\n").encode())
-        comparison_figure(comparison, str(experiment.network)).savefig(folder / "comparison.png", dpi=110)
+        write_whole(folder / "comparison.png", png(comparison_figure(comparison, str(experiment.network))))
     console.print(comparison_table(comparison))
-    console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False)
+    console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
 def run_diagnose(folder: Path) -> int:
-    import io
 
     from jaxmlp.training.diagnosis import findings, read_figures, unjudged
     from jaxmlp.training.run import write_whole, writing
     from jaxmlp.views.diagnosis import diagnosis_figure
+    from jaxmlp.views.plots import png
     from jaxmlp.views.terminal import Terminal
 
     figures = read_figures(folder)
     lines = list(findings(figures).values())
-    page, console = io.BytesIO(), Terminal()
-    diagnosis_figure(figures, lines, f"{folder.name}: {figures.run.experiment.network}").savefig(page, dpi=110)
+    page, console = (
+        png(diagnosis_figure(figures, lines, f"{folder.name}: {figures.run.experiment.network}")),
+        Terminal(),
+    )
     with writing(folder):
-        write_whole(folder / "diagnosis.png", page.getvalue())
+        write_whole(folder / "diagnosis.png", page)
     missing = unjudged(figures)
     for line in [*(lines or ["nothing stands out"]), *([missing] if missing else [])]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{folder / 'diagnosis.png'} shows it", soft_wrap=True, highlight=False)
+    console.print(f"{folder / 'diagnosis.png'} shows it", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
@@ -328,23 +337,23 @@ def run_runs(folder: Path) -> int:
 
 
 def run_show(folder: Path) -> int:
-    import io
 
     from jaxmlp.training.run import is_locked, read, read_losses, write_whole, writing
+    from jaxmlp.views.plots import png
     from jaxmlp.views.runs import run_figure, run_table, terminal_curves
     from jaxmlp.views.terminal import Terminal
 
-    kept, console, page = read(folder), Terminal(), io.BytesIO()
+    kept, console = read(folder), Terminal()
     console.print(run_table(kept, is_locked(folder), folder))
     if not kept.history:
         console.print("no epoch has ended yet")
         return 0
     console.print(terminal_curves(kept.history, min(console.width, 100)), highlight=False, markup=False, soft_wrap=True)
     title = f"{folder.name}: {kept.experiment.network}"
-    run_figure(kept, read_losses(folder), title).savefig(page, dpi=110)
+    page = png(run_figure(kept, read_losses(folder), title))
     with writing(folder):
-        write_whole(folder / "curves.png", page.getvalue())
-    console.print(f"{folder / 'curves.png'} shows them", soft_wrap=True, highlight=False)
+        write_whole(folder / "curves.png", page)
+    console.print(f"{folder / 'curves.png'} shows them", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
@@ -387,6 +396,8 @@ def chosen(workdir: str | None) -> Path | None:
     """What --workdir says, if anything; not an empty name, such as a shell's variable that isn't set gives."""
     if workdir is not None and not workdir.strip():
         raise ExperimentError("--workdir is empty: expected a folder's name, or no --workdir")
+    if workdir is not None and not workdir.isprintable():
+        raise ExperimentError(f"--workdir is {workdir!r}: expected a name of characters that can be printed")
     return None if workdir is None else Path(workdir)
 
 
@@ -401,7 +412,6 @@ def override(
         ExperimentError: for an unusable file, an unknown field, or a value that the field can't have.
         SystemExit: after --help.
     """
-    import io
     from dataclasses import make_dataclass
     from typing import Annotated
 

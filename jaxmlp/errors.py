@@ -32,8 +32,6 @@ class DivergedError(JaxmlpError):
 class StoppedError(JaxmlpError):
     """Training was asked to stop before its end."""
 
-    exit_status = 130
-
 
 class OutOfMemoryError(JaxmlpError):
     """The device, or this machine, has not enough memory for the experiment."""

@@ -382,3 +382,19 @@ def test_a_run_says_why_it_ended_and_from_where_it_goes_on(place: Path) -> None:
     assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/b").returncode == 0
     end = jaxmlp_command(place, "train", "small.py", "--workdir", "runs/b", "--resume")
     assert (end.returncode, end.stderr) == (0, "jaxmlp: runs/b: this run has ended: there is nothing to train\n")
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "[red]x", "$\\foo$", "日本"])
+def test_a_folder_of_any_name_is_trained_in_listed_and_shown(name: str, place: Path) -> None:
+    end = jaxmlp_command(place, "train", "small.py", "--workdir", f"runs/{name}")
+    assert (end.returncode, end.stderr) == (0, "")
+    for command in (["runs"], ["show", f"runs/{name}"]):
+        end = jaxmlp_command(place, *command)
+        assert (end.returncode, end.stderr) == (0, "")
+        assert name in end.stdout
+
+
+def test_a_folder_whose_name_can_not_be_printed_is_refused(place: Path) -> None:
+    end = jaxmlp_command(place, "train", "small.py", "--workdir", os.fsdecode(b"q\xfe"))
+    assert (end.returncode, end.stdout) == (2, "")
+    assert end.stderr == "jaxmlp: --workdir is 'q\\udcfe': expected a name of characters that can be printed\n"

@@ -2,7 +2,7 @@
 
     checkpoints/STEP/            STEP is the number of steps since the start
         state/                   the parameters and the optimizer's state, written by Orbax
-        place.json               the epoch, the step in it, what has been said of the epochs before, whose it is
+        place.json               what has been said of the epochs that have ended, how long it took, whose it is
         digests.json             the sha256 of every other file
 
 A checkpoint is written under another name, flushed to the disk, and takes its own name when it is whole; only then do
@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -30,7 +31,7 @@ from jaxtyping import Float
 from jaxmlp.errors import RunError
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState
-from jaxmlp.training.records import EpochRecord, as_json, best
+from jaxmlp.training.records import EpochRecord, as_json, best, history_of
 
 PART, ASIDE = ".part", "damaged-"
 log = logging.getLogger("jaxmlp")
@@ -116,9 +117,6 @@ def write(folder: Path, snapshot: Snapshot, experiment: Experiment) -> None:
         place = {
             "experiment": digest_of(experiment),
             "leaves": layout_of(snapshot.state),
-            "epoch": snapshot.epoch,
-            "step": snapshot.losses.size,
-            "steps": snapshot.steps,
             "seconds": snapshot.seconds,
             "wall_seconds": snapshot.wall_seconds,
             "history": [as_json(record) for record in snapshot.history],
@@ -171,7 +169,7 @@ def read_place(path: Path) -> dict[str, Any]:
         expected = dict(json.loads((path / "digests.json").read_text()))
         found = digests(path)
         place = dict(json.loads((path / "place.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path}: the checkpoint is damaged: {reason(error)}") from error
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if wrong:
@@ -186,6 +184,8 @@ def restore(path: Path, like: TrainState, experiment: Experiment) -> Snapshot:
         DamagedError: where it is damaged.
         RunError: where it doesn't fit `like` or the experiment.
     """
+    import orbax.checkpoint  # noqa: F401  (before the files are looked at, which may be retired meanwhile)
+
     place, layout = read_place(path), layout_of(like)
     try:
         for found, expected in zip_longest(place["leaves"], layout):
@@ -193,20 +193,28 @@ def restore(path: Path, like: TrainState, experiment: Experiment) -> Snapshot:
                 raise RunError(f"{path}: the checkpoint has {found}: expected {expected}")
         if place["experiment"] != digest_of(experiment):
             raise RunError(f"{path}: the checkpoint is of other settings")
+        history = history_of(place["history"])
         arrays = checkpointer().restore((path / "state").absolute())
         leaves = [np.asarray(arrays[str(i)]) for i in range(len(layout))]
         state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
         if layout_of(state) != layout:
             raise RunError(f"{path}: the checkpoint has {layout_of(state)}: expected {layout}")
-        return Snapshot(
+        snapshot = Snapshot(
             state=state,
-            epoch=place["epoch"],
-            losses=np.asarray(arrays["losses"] if place["step"] else np.zeros(0, np.float32)),
-            steps=place["steps"],
-            seconds=place["seconds"],
-            wall_seconds=place["wall_seconds"],
-            history=tuple(EpochRecord(**record) for record in place["history"]),
+            epoch=len(history) + 1,
+            losses=np.asarray(arrays.get("losses", np.zeros(0, np.float32))),
+            steps=int(path.name),
+            seconds=float(place["seconds"]),
+            wall_seconds=float(place["wall_seconds"]),
+            history=history,
         )
+        before = snapshot.steps - snapshot.losses.size  # those of the epochs that have ended
+        if snapshot.losses.dtype != np.float32 or snapshot.losses.ndim != 1 or before < len(history):
+            raise RunError(f"{path}: the checkpoint has {before:,} steps in {len(history)} epochs: expected more")
+        if len(history) > experiment.train.epochs:
+            most = experiment.train.epochs
+            raise RunError(f"{path}: the checkpoint has {len(history)} epochs: expected {most} at most")
+        return snapshot
     except RunError:
         raise
     except Exception as error:  # of whatever kind Orbax raises, for files that are as they were written
@@ -230,12 +238,17 @@ def newest(folder: Path, like: TrainState, experiment: Experiment, aside: bool) 
     for part in folder.glob(f"*{PART}") if aside else ():
         shutil.rmtree(part, ignore_errors=True)
     damaged = 0
-    for path in reversed(kept(folder)):
+    seen: set[Path] = set()
+    while new := [path for path in kept(folder) if path not in seen]:
+        path = new[-1]
+        seen.add(path)
         try:
             return restore(path, like, experiment)
-        except DamagedError as error:
+        except RunError as error:
             if not path.exists():  # retired meanwhile, by the process that trains
                 continue
+            if not isinstance(error, DamagedError):
+                raise
             damaged += 1
             log.warning("jaxmlp: %s; it is %s", error, "set aside" if aside else "left out")
             if aside:
@@ -272,8 +285,9 @@ class Saver:
     Of the snapshots that come while it writes or rests, the newest is written, and the best one by validation.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment) -> None:
-        self.folder, self.experiment = folder, experiment
+    def __init__(self, folder: Path, experiment: Experiment, ready: Callable[[], None] = lambda: None) -> None:
+        """`ready` raises an OSError where the folder is not to be written into any more."""
+        self.folder, self.experiment, self._ready = folder, experiment, ready
         self._changed = Condition()
         self._waiting: dict[str, Snapshot] = {}
         self._busy, self._ended, self._hurried = False, False, False
@@ -330,6 +344,7 @@ class Saver:
                 snapshots = sorted({id(s): s for s in self._waiting.values()}.values(), key=lambda s: s.steps)
                 self._waiting, self._busy = {}, True
             try:
+                self._ready()
                 for name in ("metrics.jsonl", "losses.f32"):  # what the checkpoint relies on comes first
                     flush(self.folder.parent / name)
                 for snapshot in snapshots:

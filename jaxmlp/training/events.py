@@ -20,18 +20,16 @@ SECONDS = 2.0
 
 
 class Events:
-    """Writes an event file into `folder`; of those that a run left there, TensorBoard shows what came up to `step`.
+    """Writes an event file into `folder`; of those that were there, TensorBoard shows nothing any more.
 
     In the caller's thread, other than tensorboardX's SummaryWriter, so that a full disk is the caller's error.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._flushed = time.monotonic()
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
-        self._writer.write_event(
-            Event(step=step + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
-        )
+        self._writer.write_event(Event(step=1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, record: EpochRecord, losses: Float[np.ndarray, " step"], step: int) -> None:
         """An epoch that ended with step `step` of the run; `losses` are its steps' own."""

@@ -24,7 +24,7 @@ from jaxmlp.training.optimizers import make
 from jaxmlp.training.privacy import PrivateTraining, steps_of_epoch
 from jaxmlp.training.recording import Recording, by_example, record_epoch, summary
 from jaxmlp.training.records import EpochRecord, Result
-from jaxmlp.training.run import Run, RunFolder, load
+from jaxmlp.training.run import Run, RunFolder
 
 log = logging.getLogger("jaxmlp")
 
@@ -138,9 +138,10 @@ def fit(
             return trained(experiment, dataset, private, None, report, stop, started)
         folder = RunFolder.open(workdir, experiment, dataset, resume)
         try:
-            if (folder.path / "result.json").exists():
+            ended = folder.ended()
+            if ended is not None:
                 log.info("jaxmlp: %s: this run has ended: there is nothing to train", folder.path)
-                return load(folder.path)
+                return ended
             return trained(experiment, dataset, private, folder, report, stop, started)
         except (StoppedError, DivergedError) as error:
             folder.stopped("interrupted" if isinstance(error, StoppedError) else "diverged", str(error))

@@ -1,7 +1,9 @@
 """What a run says of itself: a line an epoch, and its end."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,38 @@ class Result:
     """From reading the data to the test; of a run that was resumed, of all its parts together."""
     epsilon: float | None = None
     """The privacy spent; None, and absent from the file, where training is not private."""
+
+
+Record = TypeVar("Record", EpochRecord, Result)
+
+
+def from_json(kind: type[Record], given: Any) -> Record:
+    """The inverse of `as_json`.
+
+    Raises:
+        ValueError: for what can't be a record's.
+    """
+    wrong = [
+        name
+        for name, value in given.items()
+        if not (value is None or (isinstance(value, dict) if name == "recorded" else type(value) in (int, float)))
+    ]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is {given[wrong[0]]!r}: expected a number")
+    return kind(**given)
+
+
+def history_of(lines: Iterable[Any]) -> tuple[EpochRecord, ...]:
+    """Epochs from their lines, one after the other.
+
+    Raises:
+        ValueError: for what can't be a record's, or an epoch out of turn.
+    """
+    history = tuple(from_json(EpochRecord, line) for line in lines)
+    for number, record in enumerate(history, start=1):
+        if record.epoch != number or not math.isfinite(record.train_loss):
+            raise ValueError(f"line {number} is of epoch {record.epoch}, train_loss {record.train_loss}")
+    return history
 
 
 SELDOM = ("epsilon", "recorded", "skipped")

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import io
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -43,7 +44,7 @@ from jaxmlp.training.checkpoints import Saver, Snapshot, flush, newest, path_of,
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, labels_of
 from jaxmlp.training.optimizers import make
-from jaxmlp.training.records import EpochRecord, Result, as_json
+from jaxmlp.training.records import EpochRecord, Result, as_json, from_json, history_of
 
 
 @partial(jax.jit, static_argnames="network")
@@ -121,6 +122,9 @@ class Run:
 FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "recorded", "comparison.json", "losses.f32")
 
 
+log = logging.getLogger("jaxmlp")
+
+
 def import_slow_ones() -> None:
     """What a run's keeping needs takes half a second to import, in which XLA can compile."""
     for name in ("orbax.checkpoint", "jaxmlp.training.events"):
@@ -133,7 +137,7 @@ class RunFolder:
     def __init__(self, path: Path, experiment: Experiment, lock: int) -> None:
         Thread(target=import_slow_ones, daemon=True).start()
         self.path, self.experiment, self._lock = path, experiment, lock
-        self.saver = Saver(path / "checkpoints", experiment)
+        self.saver = Saver(path / "checkpoints", experiment, partial(refuse_lost, path, lock))
         self._events: Any = None
 
     @staticmethod
@@ -185,24 +189,47 @@ class RunFolder:
             hint = "resume it (--resume), " if resumable else ""
             raise RunError(f"{path}: holds {state} already: expected a new folder; {hint}choose another, or remove it")
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with writing(self.path):
+            refuse_lost(self.path, self._lock)
+            yield
+
     def newest(self, like: TrainState) -> Snapshot | None:
         """The newest whole checkpoint; None where there is none. See `checkpoints.newest`."""
         with writing(self.path):
             return newest(self.path / "checkpoints", like, self.experiment, aside=True)
 
+    def ended(self) -> Run | None:
+        """The run, if it has come to its end; None too where its last checkpoint is not whole any more."""
+        if not (self.path / "result.json").exists():
+            return None
+        with contextlib.suppress(RunError):
+            run = load(self.path)
+            if len(run.history) == self.experiment.train.epochs:
+                return run
+        return None
+
     def begin(self, history: tuple[EpochRecord, ...], steps: int) -> None:
         """Goes back to the end of `history`, `steps` after the start, from where a killed run may have gone on.
 
-        TensorBoard's events of later steps stay, but it doesn't show them any more.
+        TensorBoard's events are written anew: it doesn't show those that were there any more.
         """
         from jaxmlp.training.events import Events
 
-        with writing(self.path):
+        with self._writing():
             lines = "".join(json.dumps(as_json(record), allow_nan=False) + "\n" for record in history)
             write_whole(self.path / "metrics.jsonl", lines.encode())
-            write_whole(self.path / "losses.f32", read_losses(self.path)[:steps].tobytes())
+            losses = read_losses(self.path)[:steps]
+            kept = self.experiment.privacy.epsilon is None and not self.experiment.record.quantities
+            if kept and losses.size < steps:
+                log.warning("jaxmlp: %s: losses of steps are missing: NaN takes their place", self.path / "losses.f32")
+                losses = np.append(losses, np.full(steps - losses.size, np.nan, np.float32))
+            write_whole(self.path / "losses.f32", losses.tobytes())
             (self.path / "stopped.json").unlink(missing_ok=True)
-            self._events = Events(self.path / "tensorboard", steps)
+            self._events = Events(self.path / "tensorboard")
+            for record, part in zip(history, np.array_split(losses, max(1, len(history))), strict=False):
+                self._events.add(record, part, steps // len(history) * record.epoch)
 
     def append(
         self,
@@ -212,7 +239,7 @@ class RunFolder:
         recording: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Keeps an epoch: first what it recorded, last its line. It ended `steps` after the start."""
-        with writing(self.path):
+        with self._writing():
             if recording is not None:
                 (self.path / "recorded").mkdir(exist_ok=True)
                 write_arrays(self.path / "recorded" / f"{record.epoch}.npz", recording)
@@ -228,7 +255,7 @@ class RunFolder:
     def finish(self, result: Result) -> None:
         """Keeps the end, when all checkpoints are on the disk."""
         self.saver.wait()
-        with writing(self.path):
+        with self._writing():
             write_json(self.path / "result.json", as_json(result))
 
     def close(self) -> None:
@@ -245,7 +272,7 @@ def locked(folder: Path) -> int:
     Raises:
         RunError: where another process holds it.
     """
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         for patience in reversed(range(10)):
             try:
@@ -256,12 +283,26 @@ def locked(folder: Path) -> int:
                     time.sleep(0.05)
                     continue
                 raise RunError(trained_by_another(folder)) from None
+        refuse_lost(folder, descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def refuse_lost(folder: Path, lock: int) -> None:
+    """Raises an OSError where the folder's lock is another file than that descriptor's.
+
+    The folder, or its lock, was taken away, and what is there now may be somebody else's.
+    """
+    try:
+        same = os.path.samestat((folder / "lock").stat(), os.fstat(lock))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def trained_by_another(folder: Path) -> str:
@@ -375,8 +416,9 @@ def probe(folder: Path) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that at every instant, and after a power failure, it is whole: the old one or the new one."""
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:  # a new file, and no link that somebody laid there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -392,7 +434,7 @@ def append_whole(path: Path, line: bytes) -> None:
 
     The file must be there: that it has gone is an error.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
         size = os.fstat(descriptor).st_size
         try:
@@ -453,10 +495,11 @@ def read(path: str | PathLike[str]) -> Kept:
         config = json.loads(file.read_text())
         experiment, labelled = Experiment.from_dict(config["experiment"]), bool(config["dataset"]["labelled"])
         surroundings = dict(config.get("environment", {}))
-        file = folder / "metrics.jsonl"
-        history = tuple(EpochRecord(**json.loads(line)) for line in file.read_text().splitlines())
+        file = folder / "metrics.jsonl"  # not there before the first epoch begins
+        lines = file.read_text().splitlines() if file.exists() else []
+        history = history_of(map(json.loads, lines))
         file = folder / "result.json"
-        result = Result(**json.loads(file.read_text())) if file.exists() else None
+        result = from_json(Result, json.loads(file.read_text())) if file.exists() else None
         file = folder / "stopped.json"
         stopped = {name: str(value) for name, value in json.loads(file.read_text()).items()} if file.exists() else {}
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -487,6 +530,8 @@ def load(path: str | PathLike[str], *, best: bool = False) -> Run:
     snapshot = newest(folder, like, kept.experiment, aside=False)
     if snapshot is None:
         raise RunError(f"{folder}: no checkpoint is whole: did an epoch end?")
+    if kept.result is not None and len(snapshot.history) != kept.result.epochs:
+        log.warning("jaxmlp: %s: its last checkpoint is gone; --resume trains it again", path)
     if not best:
         return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, kept.result)
     if snapshot.best is None:

@@ -1,9 +1,22 @@
 """Plots, as matplotlib figures."""
 
+import io
+import warnings
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxmlp.training.compare import Comparison
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file; characters that its font has not are boxes, without a warning."""
+    page = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(page, dpi=110)
+    return page.getvalue()
+
 
 FEW = 20
 """Points that are marked: of a single one no line is seen."""
@@ -13,7 +26,7 @@ def comparison_figure(comparison: Comparison, title: str) -> Figure:
     """Both curves, the drift of the parameters step by step, and the time of a step."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     curves, drift, times = figure.subplots(1, 3, width_ratios=[1, 1.3, 0.8])
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     epochs = [pair.epoch for pair in comparison.epochs]
     names, styles = ("manual", "auto"), ("-", "--")
 

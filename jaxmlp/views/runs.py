@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.markup import escape
 from rich.table import Column, Table
 
 from jaxmlp.training.records import EpochRecord, best
@@ -29,7 +30,7 @@ def state_of(kept: Kept, training: bool) -> str:
     """Of a run: finished, training, or stopped, interrupted or diverged after so many epochs."""
     if kept.result is not None:
         return "finished"
-    state = "training" if training else kept.stopped.get("kind", "stopped")
+    state = "training" if training else escape(kept.stopped.get("kind", "stopped"))
     return f"{state}, {len(kept.history)} of {kept.experiment.train.epochs} epochs"
 
 
@@ -55,7 +56,8 @@ def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
         validation = "" if last is None else score(last.validation_accuracy, last.validation_loss)
         test = "" if kept.result is None else score(kept.result.test_accuracy, kept.result.test_loss)
         fields = [settings[name].get(field, "") for field in differ]
-        table.add_row(name, state_of(kept, training).replace(", ", "\n"), *fields, validation, test)
+        state = state_of(kept, training).replace(", ", "\n")
+        table.add_row(escape(name), state, *map(escape, fields), validation, test)
     return table
 
 
@@ -77,15 +79,15 @@ def run_table(kept: Kept, training: bool, folder: Path) -> Table:
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("run folder", str(folder))
+    table.add_row("run folder", escape(str(folder)))
     for name, value in settings_of(kept).items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     for name in ("command", "git", "devices"):
         if kept.environment.get(name):
-            table.add_row(name, shown(kept.environment[name]))
+            table.add_row(name, escape(shown(kept.environment[name])))
     table.add_row("state", state_of(kept, training))
     if kept.stopped and not training:
-        table.add_row("why", kept.stopped.get("message", ""))
+        table.add_row("why", escape(kept.stopped.get("message", "")))
     skipped = sum(record.skipped or 0 for record in kept.history)
     if skipped:
         table.add_row("skipped", f"{skipped:,} steps")
@@ -135,7 +137,7 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
     """The losses step by step and epoch by epoch, and the accuracy."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     epochs = [record.epoch for record in kept.history]
     if losses.size:
         parts = np.array_split(losses, min(POINTS, losses.size))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from rich.markup import escape
 from rich.table import Table
 
 from jaxmlp.data.dataset import Dataset
@@ -41,7 +42,7 @@ def result_table(result: Result, gradient: str, folder: Path) -> Table:
     )
     table.add_row("gradient", gradient)
     table.add_row("in all", _seconds(result.wall_seconds))
-    table.add_row("run folder", str(folder))
+    table.add_row("run folder", escape(str(folder)))
     return table
 
 

@@ -1,8 +1,10 @@
+import json
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,9 +12,20 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Checkpoint, Data, Dataset, Experiment, Network, Optimizer, RunError, StoppedError, Train
-from jaxmlp.training.checkpoints import Snapshot, host_copy, kept, newest, restore, retire, write
+from jaxmlp.training.checkpoints import (
+    DamagedError,
+    Snapshot,
+    digests,
+    host_copy,
+    kept,
+    newest,
+    path_of,
+    restore,
+    retire,
+    write,
+)
 from jaxmlp.training.epoch import initial_state
-from jaxmlp.training.records import EpochRecord
+from jaxmlp.training.records import EpochRecord, as_json
 
 pytestmark = pytest.mark.own_precision
 EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), Optimizer("adam", 0.01), Train(epochs=3))
@@ -161,3 +174,45 @@ def test_nothing_in_the_package_unpickles() -> None:
         text = path.read_text()
         assert not re.search(r"import pickle|pickle\.|allow_pickle=True", text), path
         assert text.count("np.load(") <= text.count("allow_pickle=False"), path
+
+
+HOSTILE: dict[str, list[Any]] = {
+    "history": [[1], [{}], {"a": 1}, "x", [{"epoch": 99}], [{**as_json(record(1)), "epoch": 7}]],
+    "seconds": ["x", None, [1]],
+    "wall_seconds": ["x", None],
+    "leaves": [[], 5, [[1]], None],
+    "experiment": ["", 7],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, many in HOSTILE.items() for value in many])
+def test_whatever_somebody_writes_into_a_checkpoint_is_one_clear_error(field: str, value: Any, tmp_path: Path) -> None:
+    write(tmp_path, snapshot(7, 0.5), EXPERIMENT)
+    path = path_of(tmp_path, 7)
+    place = json.loads((path / "place.json").read_text())
+    (path / "place.json").write_text(json.dumps(place | {field: value}))
+    (path / "digests.json").write_text(json.dumps(digests(path)))
+    with pytest.raises(RunError, match=r"000000000007: the checkpoint (can't be restored|has|is of)") as raised:
+        restore(path, snapshot(0).state, EXPERIMENT)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["place.json", "digests.json"])
+def test_nesting_without_end_is_damage(name: str, tmp_path: Path) -> None:
+    write(tmp_path, snapshot(7), EXPERIMENT)
+    (path_of(tmp_path, 7) / name).write_text("[" * 200_000)
+    with pytest.raises(DamagedError, match="the checkpoint is damaged"):
+        restore(path_of(tmp_path, 7), snapshot(0).state, EXPERIMENT)
+
+
+def test_a_run_can_be_loaded_while_it_is_trained(digits: Dataset, tmp_path: Path) -> None:
+    experiment = replace(EXPERIMENT, train=Train(epochs=10**6), checkpoint=Checkpoint(keep=1))
+    found = []
+
+    def stop() -> bool:
+        if kept(tmp_path / "run" / "checkpoints"):
+            found.append(jaxmlp.load(tmp_path / "run"))
+        return len(found) == 20
+
+    with pytest.raises(StoppedError):
+        jaxmlp.fit(experiment, digits, workdir=tmp_path / "run", stop=stop)

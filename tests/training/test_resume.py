@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,49 @@ def test_the_best_epoch_by_validation_can_be_loaded(digits: Dataset, tmp_path: P
     best = jaxmlp.load(tmp_path / "run", best=True)
     jax.tree.map(np.testing.assert_array_equal, best.params, there.params)
     assert (best.history, best.result) == (run.history[:epoch], None)
+
+
+def test_a_finished_run_without_its_last_checkpoint_is_trained_to_its_end_again(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "whole")
+    for damage in (shutil.rmtree, lambda path: (path / "place.json").write_text("{}")):
+        shutil.copytree(tmp_path / "whole", tmp_path / "run")
+        damage(kept(tmp_path / "run" / "checkpoints")[-1])
+        jaxmlp.load(tmp_path / "run")
+        assert "its last checkpoint is gone; --resume trains it again" in caplog.text
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", resume=True)
+        assert_the_same(tmp_path / "whole", tmp_path / "run")
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_losses_that_are_lost_are_said_and_keep_their_places(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=run, stop=lambda: (run / "losses.f32").stat().st_size > 0)
+    (run / "losses.f32").unlink()
+    jaxmlp.fit(EXPERIMENT, digits, workdir=run, resume=True)
+    assert "losses of steps are missing" in caplog.text
+    losses = read_losses(run)
+    assert losses.size == 4 * 11
+    assert np.isnan(losses[:11]).all()
+    assert np.isfinite(losses[-11:]).all()
+
+
+def test_who_lost_the_folder_writes_nothing_into_what_came_in_its_place(digits: Dataset, tmp_path: Path) -> None:
+    run, gone = tmp_path / "run", tmp_path / "gone"
+
+    def take_away(record: object) -> None:
+        if not gone.exists():
+            run.rename(gone)
+            jaxmlp.fit(EXPERIMENT, digits, workdir=run)
+
+    with pytest.raises(RunError, match="can't be written: No such file or directory"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=run, report=take_away)
+    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "whole")
+    assert_the_same(tmp_path / "whole", run)
 
 
 # what follows runs in processes of its own: imported once, forked before JAX has started anything

@@ -174,3 +174,38 @@ def test_outputs_that_are_no_probabilities_are_refused_as_such(digits: Dataset) 
     with pytest.raises(RunError, match="network.output is 'identity': expected softmax or sigmoid"):
         run.probabilities(digits.test.inputs)
     assert run.predict(digits.test.inputs).shape == (50,)
+
+
+@pytest.mark.parametrize("name", ["curves.png", "metrics.jsonl"])
+def test_nothing_is_written_through_a_link_that_somebody_laid(name: str, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / f"{name}.part").symlink_to(tmp_path / "precious")
+    write_whole(tmp_path / name, b"new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_no_lock_is_a_link(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match="can't be written"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("metrics.jsonl", '"epoch": 2', '"epoch": 33'),
+        ("metrics.jsonl", '"train_loss": ', '"train_loss": null, "a": '),
+        ("metrics.jsonl", '"validation_accuracy": ', '"validation_accuracy": "x", "a": '),
+        ("result.json", '"test_accuracy": ', '"test_accuracy": "x", "a": '),
+    ],
+)
+def test_what_is_no_record_is_a_clear_error(name: str, old: str, new: str, folder: Path) -> None:
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(RunError, match=f"{name}: the run can't be read"):
+        jaxmlp.load(folder)
