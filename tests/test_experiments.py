@@ -10,6 +10,8 @@ import jaxmlp
 from jaxmlp import Dataset
 from jaxmlp.training.files import read_experiment
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 PATHS = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 PRIVATE = [path for path in PATHS if path.stem == "dp_sgd"]
 

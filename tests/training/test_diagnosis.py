@@ -9,6 +9,8 @@ import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Record, RunError, Train
 from jaxmlp.training.diagnosis import ADVISED, Figures, chance, findings, read_figures, unjudged
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 LESSON = Network((784, 16, 16, 10))
 RECORD = Record(tuple(ADVISED.split()))
 

@@ -12,6 +12,8 @@ from jaxmlp.training.config import QuantityName
 from jaxmlp.training.diagnosis import Figures, read_figures
 from jaxmlp.views.diagnosis import PANELS, diagnosis_figure, smooth
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 
 def figures_of(dataset: Dataset, folder: Path, *quantities: QuantityName) -> Figures:
     experiment = Experiment(Network((20, 6, 3)), Data(validation=42), train=Train(2, 16), record=Record(quantities))
