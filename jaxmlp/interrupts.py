@@ -11,6 +11,9 @@ from typing import TypeVar
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
+PATIENCE = 1.0
+"""Seconds for a line to be said, which nobody may be there to read."""
+
 SHOW_CURSOR = b"\x1b[?25h\n"
 """For a terminal on which something is shown live, and a line of its own for what comes next."""
 
@@ -39,7 +42,7 @@ class Interrupts:
         """Set while the main thread is at work that it saves and leaves when a signal is heard; says so, when it is."""
         self.signal: signal.Signals | None = None
         """The first that was heard."""
-        self._begun, self._reporting = Event(), RLock()
+        self._begun, self._said, self._reporting = Event(), Event(), RLock()
         defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         self._ours = [one for one in SIGNALS if signal.getsignal(one) is defaults[one]]
         if not self._ours:
@@ -58,8 +61,8 @@ class Interrupts:
         return 128 + (self.signal or signal.SIGINT)
 
     def heard(self) -> bool:
-        """Whether a signal asks the main thread to save its work and leave."""
-        return self.signal is not None
+        """Whether a signal asks the main thread to save its work and leave; if so, it has been said that it was heard."""
+        return self.signal is not None and (self._said.wait(PATIENCE) or True)
 
     def unbroken(self, report: Callable[[T], None]) -> Callable[[T], None]:
         """`report`, whose calls come to their end before the line, or don't begin any more."""
@@ -82,7 +85,7 @@ class Interrupts:
             self._begun.set()
             Thread(target=self._leave, daemon=True).start()
         else:
-            Thread(target=self.saving, daemon=True).start()
+            Thread(target=self._say, args=(self.saving,), daemon=True).start()
         self._await_signal()
         if os.isatty(1):
             os.write(1, SHOW_CURSOR)
@@ -93,6 +96,12 @@ class Interrupts:
             found = self._signals.recv(1)[0]
             if found in self._ours:  # an experiment may handle other signals
                 return signal.Signals(found)
+
+    def _say(self, saving: Callable[[], None]) -> None:
+        try:
+            saving()
+        finally:
+            self._said.set()
 
     def _leave(self) -> None:
         assert self.signal is not None

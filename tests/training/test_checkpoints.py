@@ -206,7 +206,7 @@ def test_nesting_without_end_is_damage(name: str, tmp_path: Path) -> None:
 
 
 def test_a_run_can_be_loaded_while_it_is_trained(digits: Dataset, tmp_path: Path) -> None:
-    experiment = replace(EXPERIMENT, train=Train(epochs=10**6), checkpoint=Checkpoint(keep=1))
+    experiment = replace(EXPERIMENT, optimizer=Optimizer(), train=Train(epochs=10**6), checkpoint=Checkpoint(keep=1))
     found = []
 
     def stop() -> bool:
