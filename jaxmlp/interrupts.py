@@ -61,8 +61,11 @@ class Interrupts:
         return 128 + (self.signal or signal.SIGINT)
 
     def heard(self) -> bool:
-        """Whether a signal asks the main thread to save its work and leave; if so, it has been said that it was heard."""
-        return self.signal is not None and (self._said.wait(PATIENCE) or True)
+        """Whether a signal asks the main thread to save its work and leave: if so, that has been said."""
+        if self.signal is None:
+            return False
+        self._said.wait(PATIENCE)
+        return True
 
     def unbroken(self, report: Callable[[T], None]) -> Callable[[T], None]:
         """`report`, whose calls come to their end before the line, or don't begin any more."""
