@@ -64,14 +64,14 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
 
     import jaxmlp
     from jaxmlp.data.dataset import on_device
-    from jaxmlp.training.epoch import evaluate, initial_state, order_of, train_epoch
+    from jaxmlp.training.epoch import Recipe, evaluate, initial_state, order_of, train_epoch
     from jaxmlp.training.optimizers import make
 
     dataset = jaxmlp.load_data("mnist")
     names = ("relu", "softmax", "cross_entropy") if task.relu else ("sigmoid", "sigmoid", "squared_error")
     network = jaxmlp.Network(task.sizes, *names)
     experiment = jaxmlp.Experiment(network, optimizer=jaxmlp.Optimizer("sgd", task.rate))
-    optimizer = make(experiment.optimizer)
+    recipe = Recipe(network, make(experiment.optimizer), gradient)
     state, examples, test = initial_state(experiment), on_device(dataset.train), None
     if task.examples < dataset.train.size:
         examples = on_device(dataset.train.take(slice(task.examples)))
@@ -79,7 +79,7 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
     def epoch(turn: int) -> None:
         nonlocal state
         order = jax.device_put(order_of(0, turn, task.examples, task.batch))
-        state, losses, _ = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=gradient)
+        state, losses, _ = train_epoch(state, examples, order, recipe=recipe)
         jax.block_until_ready(losses)
 
     def accuracy() -> float:

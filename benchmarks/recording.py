@@ -22,7 +22,7 @@ from jaxmlp import Optimizer, Record
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.training.config import QuantityName
 from jaxmlp.training.diagnosis import ADVISED
-from jaxmlp.training.epoch import TrainState, order_of, train_epoch
+from jaxmlp.training.epoch import Part, Recipe, TrainState, order_of, train_epoch
 from jaxmlp.training.optimizers import make
 from jaxmlp.training.recording import record_epoch
 
@@ -31,17 +31,17 @@ def contestant(record: Record | None, examples: Examples) -> Callable[[int], flo
     """A function that trains an epoch and gives its seconds, the transfer of what is recorded included."""
     optimizer, start = make(Optimizer("sgd", 0.7)), jaxmlp.init(jax.random.key(0), LESSON)
     copy = jax.tree.map(lambda leaf: leaf.copy(), start)
-    state = TrainState(copy, optimizer.init(copy))
+    state, recipe = TrainState(copy, optimizer.init(copy)), Recipe(LESSON, optimizer)
 
     def epoch(turn: int) -> float:
         nonlocal state
         order = jax.device_put(order_of(0, turn, examples.size, 32))
         begun = time.perf_counter()
         if record is None:
-            state, cost = train_epoch(state, examples, order, network=LESSON, optimizer=optimizer, gradient="manual")
+            state, cost, _ = train_epoch(state, examples, order, recipe=recipe)
         else:
             state, cost, recorded = record_epoch(
-                state, start, examples, order, network=LESSON, optimizer=optimizer, record=record
+                state, start, examples, order, Part.of(0, len(order), 0, 0), recipe=recipe, record=record
             )
             jax.device_get(recorded)
         cost.block_until_ready()

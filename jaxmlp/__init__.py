@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxmlp import perexample
     from jaxmlp.backprop import Trace, backprop, backpropagate, mean_gradient, value_and_backprop
     from jaxmlp.data.dataset import Dataset, Examples
+    from jaxmlp.data.distortions import Distort
     from jaxmlp.data.sources import load_data
     from jaxmlp.errors import (
         DataError,
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from jaxmlp.network import Batch, Layer, Network, Params, forward, init, loss
     from jaxmlp.training.check import check_experiment
     from jaxmlp.training.compare import Comparison, compare
-    from jaxmlp.training.config import Checkpoint, Data, Experiment, Optimizer, Privacy, Record, Train
+    from jaxmlp.training.config import Checkpoint, Data, Experiment, Optimizer, Privacy, Record, Schedule, Train
     from jaxmlp.training.fit import fit
     from jaxmlp.training.run import Run, load
 
 _HOME = {
     "jaxmlp.backprop": ("Trace", "backprop", "backpropagate", "mean_gradient", "value_and_backprop"),
     "jaxmlp.data.dataset": ("Dataset", "Examples"),
+    "jaxmlp.data.distortions": ("Distort",),
     "jaxmlp.data.sources": ("load_data",),
     "jaxmlp.errors": (
         "DataError",
@@ -54,7 +56,16 @@ _HOME = {
     "jaxmlp.network": ("Batch", "Layer", "Network", "Params", "forward", "init", "loss"),
     "jaxmlp.training.check": ("check_experiment",),
     "jaxmlp.training.compare": ("Comparison", "compare"),
-    "jaxmlp.training.config": ("Checkpoint", "Data", "Experiment", "Optimizer", "Privacy", "Record", "Train"),
+    "jaxmlp.training.config": (
+        "Checkpoint",
+        "Data",
+        "Experiment",
+        "Optimizer",
+        "Privacy",
+        "Record",
+        "Schedule",
+        "Train",
+    ),
     "jaxmlp.training.fit": ("fit",),
     "jaxmlp.training.run": ("Run", "load"),
 }
@@ -68,6 +79,7 @@ __all__ = [
     "Data",
     "DataError",
     "Dataset",
+    "Distort",
     "DivergedError",
     "Examples",
     "Experiment",
@@ -86,6 +98,7 @@ __all__ = [
     "Record",
     "Run",
     "RunError",
+    "Schedule",
     "StoppedError",
     "Trace",
     "Train",

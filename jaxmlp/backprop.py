@@ -13,16 +13,31 @@ A weight's derivative is in proportion to the activation it carries, a bias's is
 the cost is their mean over the examples:
 
     dC/dW^l = sum_i w_i A^(l-1)_i (x) D^l_i / sum_i w_i          dC/db^l = sum_i w_i D^l_i / sum_i w_i
+
+With dropout, a mask M^l stands between a^l and the next layer's inputs A^l = M^l * a^l, on the way back as on the way
+there: D^l = f_l'(z^l)^T (M^l * (D^(l+1) W^(l+1)^T)). The penalty l2/2 |W^l|^2 adds l2 W^l to a weight's derivative.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.losses import output_loss
-from jaxmlp.network import Batch, Layer, Network, Params, propagate, shares, wanted
+from jaxmlp.network import (
+    Batch,
+    Layer,
+    Masks,
+    Network,
+    Params,
+    dropped,
+    masks,
+    penalty,
+    propagate,
+    shares,
+    smoothed,
+)
 
 
 class Trace(NamedTuple):
@@ -32,7 +47,7 @@ class Trace(NamedTuple):
     """
 
     inputs: tuple[Float[Array, "B _"], ...]
-    """A^0..A^(L-1): the inputs of layers 1..L, shape (B, n_(l-1))."""
+    """A^0..A^(L-1): the inputs of layers 1..L, shape (B, n_(l-1)), with what dropout left out as 0."""
 
     deltas: tuple[Float[Array, "B _"], ...]
     """D^1..D^L: row i is dC_i/dz^l_i, shape (B, n_l)."""
@@ -44,8 +59,8 @@ class Trace(NamedTuple):
     """The batch's weights."""
 
 
-def backpropagate(params: Params, batch: Batch, network: Network) -> Trace:
-    """One forward and one backward pass.
+def backpropagate(params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None) -> Trace:
+    """One forward and one backward pass of the examples' costs C_i; a key turns dropout on.
 
     >>> network = Network((2, 1), output="identity")
     >>> params = (Layer(jnp.array([[1.0], [2.0]]), jnp.array([3.0])),)
@@ -53,11 +68,12 @@ def backpropagate(params: Params, batch: Batch, network: Network) -> Trace:
     >>> trace.deltas[0].tolist(), trace.losses.tolist()  # a = 6 where 4 is wanted
     ([[4.0]], [4.0])
     """
-    z, a = propagate(params, batch.inputs, network)
-    y = wanted(batch.targets, a[-1])
+    M = masks(key, batch.inputs, network)
+    z, a = propagate(params, batch.inputs, network, M)
+    y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)
-    D = passed_back(output.delta(z[-1], a[-1], y), z, a, params, network)
-    return Trace(inputs=a[:-1], deltas=D, losses=output.value(z[-1], a[-1], y), weights=batch.weights)
+    D = passed_back(output.delta(z[-1], a[-1], y), z, a, params, network, M)
+    return Trace(inputs=dropped(a[:-1], M), deltas=D, losses=output.value(z[-1], a[-1], y), weights=batch.weights)
 
 
 def passed_back(
@@ -66,12 +82,14 @@ def passed_back(
     a: tuple[Float[Array, "B _"], ...],
     params: Params,
     network: Network,
+    M: Masks,
 ) -> tuple[Float[Array, "B _"], ...]:
     """D^1..D^L from D^L, of which every one is a linear function; z and a are what `propagate` gives."""
     hidden = ACTIVATIONS[network.activation]
     D: tuple[Array, ...] = (delta,)
     for l in reversed(range(1, len(params))):  # z^l is z[l - 1], W^(l+1) is params[l].kernel
-        D = (hidden.pullback(D[0] @ params[l].kernel.T, z[l - 1], a[l]), *D)
+        (wanted,) = dropped((D[0] @ params[l].kernel.T,), M[l : l + 1])
+        D = (hidden.pullback(wanted, z[l - 1], a[l]), *D)
     return D
 
 
@@ -86,23 +104,37 @@ def mean_gradient(trace: Trace) -> Params:
     return summed(trace.inputs, tuple(share[:, None] * D for D in trace.deltas))
 
 
-def value_and_backprop(params: Params, batch: Batch, network: Network) -> tuple[Float[Array, ""], Params]:
-    """The cost and its gradient: what `jax.value_and_grad(jaxmlp.loss)(params, batch, network)` gives.
+def decayed(gradient: Params, params: Params, network: Network) -> Params:
+    """The gradient of the mean of C_i made that of the cost: l2 W^l is added for the penalty on the weights."""
+    if network.l2 == 0:
+        return gradient
+    pairs = zip(gradient, params, strict=True)
+    return tuple(Layer(G.kernel + network.l2 * layer.kernel, G.bias) for G, layer in pairs)
 
-    It is `mean_gradient` of the trace, but for rounding, in fewer operations: all deltas are linear in D^L, so that an
-    example's share in the mean need be given to its row of D^L only, and not once more in every layer.
+
+def value_and_backprop(
+    params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None
+) -> tuple[Float[Array, ""], Params]:
+    """The cost and its gradient: what `jax.value_and_grad(jaxmlp.loss)(params, batch, network, key)` gives.
+
+    But for rounding, it is `mean_gradient` of the trace, and what the penalty adds, in fewer operations: all deltas are
+    linear in D^L, so that an example's share in the mean need be given to its row of D^L only, and not once more in
+    every layer.
     """
-    z, a = propagate(params, batch.inputs, network)
-    y = wanted(batch.targets, a[-1])
+    M = masks(key, batch.inputs, network)
+    z, a = propagate(params, batch.inputs, network, M)
+    y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)
     C = output.value(z[-1], a[-1], y)
     share = shares(C, batch.weights)
-    D = passed_back(share[:, None] * output.delta(z[-1], a[-1], y), z, a, params, network)
-    return jnp.sum(share * C), summed(a[:-1], D)
+    D = passed_back(share[:, None] * output.delta(z[-1], a[-1], y), z, a, params, network, M)
+    cost = jnp.sum(share * C)
+    gradient = decayed(summed(dropped(a[:-1], M), D), params, network)
+    return cost + penalty(params, network) if network.l2 else cost, gradient
 
 
-def backprop(params: Params, batch: Batch, network: Network) -> Params:
-    """The gradient of the cost, in the shape of `params`: what `jax.grad(jaxmlp.loss)(params, batch, network)` gives.
+def backprop(params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None) -> Params:
+    """The gradient of the cost, shaped as `params`: what `jax.grad(jaxmlp.loss)(params, batch, network, key)` gives.
 
     >>> network = Network((2, 1), output="identity")
     >>> params = (Layer(jnp.array([[1.0], [2.0]]), jnp.array([3.0])),)
@@ -110,5 +142,5 @@ def backprop(params: Params, batch: Batch, network: Network) -> Params:
     >>> layer.kernel.tolist(), layer.bias.tolist()  # a = 14 where 13 is wanted
     ([[2.0], [10.0]], [2.0])
     """
-    _, gradient = value_and_backprop(params, batch, network)
+    _, gradient = value_and_backprop(params, batch, network, key)
     return gradient

@@ -4,17 +4,25 @@
 
 Letters of the shapes: B examples in a batch, L layers of weights, n_l units in layer l, so that n_0 are the inputs and
 n_L the outputs.
+
+With a key, dropout multiplies the inputs of layer l+1 by a random mask M^l of zeros and 1 / (1 - rate):
+
+    A^l = M^l * a^l          z^(l+1) = A^l W^(l+1) + b^(l+1)
+
+and the cost, the mean of C_i, gains a penalty on the weights, l2/2 sum over l of |W^l|^2.
 """
 
 import itertools
+import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num, UInt16
 
 from jaxmlp.activations import ACTIVATIONS, ActivationName
 from jaxmlp.errors import NetworkError
@@ -47,6 +55,21 @@ class Network:
     loss: LossName = "squared_error"
     """Cost of an example, summed over the outputs; cross_entropy takes output softmax, binary_cross_entropy sigmoid."""
 
+    dropout: float = 0.0
+    """Chance of each hidden activation to be left out of a training step (Srivastava 2014)."""
+
+    input_dropout: float = 0.0
+    """The same of each input."""
+
+    l2: float = 0.0
+    """The cost gains half of this times the sum of all squared weights, biases left alone."""
+
+    label_smoothing: float = 0.0
+    """A label wants this less of its output, spread evenly over all outputs (Szegedy 2016)."""
+
+    initializer: str = "scaled"
+    """Of kernels: scaled (see jaxmlp.init), a name of jax.nn.initializers, or normal:DEVIATION or uniform:BOUND."""
+
     def __post_init__(self) -> None:
         given = " ".join(map(str, self.sizes)) or "empty"
         if len(self.sizes) < 2:
@@ -61,6 +84,14 @@ class Network:
         output_loss(self.output, self.loss)
         if self.output == "softmax" and self.sizes[-1] == 1:
             raise NetworkError("network.output is 'softmax' of 1 output, always 1: expected 'sigmoid', or 2 outputs")
+        for field, limit in (("dropout", 1), ("input_dropout", 1), ("label_smoothing", 1), ("l2", math.inf)):
+            value: Any = getattr(self, field)
+            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not real or not 0 <= value < limit:
+                expected = "a finite number of 0 or more" if limit == math.inf else "a number of 0 or more, below 1"
+                raise NetworkError(f"network.{field} is {value!r}: expected {expected}")
+            object.__setattr__(self, field, float(value))
+        initializer_of(self.initializer)
 
     @property
     def parameters(self) -> int:
@@ -69,7 +100,9 @@ class Network:
 
     def __str__(self) -> str:
         hidden = f"{self.activation} hidden, " if len(self.sizes) > 2 else ""
-        return f"{'-'.join(map(str, self.sizes))}, {hidden}{self.output} output, {self.loss}"
+        rates = {name: getattr(self, name) for name in ("dropout", "input_dropout", "l2", "label_smoothing")}
+        regularised = "".join(f", {name.replace('_', ' ')} {rate:g}" for name, rate in rates.items() if rate)
+        return f"{'-'.join(map(str, self.sizes))}, {hidden}{self.output} output, {self.loss}{regularised}"
 
 
 class Layer(NamedTuple):
@@ -100,31 +133,120 @@ class Batch(NamedTuple):
 GROWING = ("relu", "leaky_relu", "elu", "softplus", "silu", "gelu", "gelu_tanh")
 """Activations that pass about half of their input's variance on: their layers start twice as wide (He 2015)."""
 
+Initializer: TypeAlias = Callable[..., Array]
+"""(key, shape, dtype) to an array, as of `jax.nn.initializers`."""
+
+INITIALIZERS = (
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "zeros",
+    "ones",
+)
+"""Of `jax.nn.initializers`, those that make matrices without being told more."""
+
+
+def initializer_of(name: str) -> Initializer | None:
+    """What draws a kernel; None for `scaled`, which depends on the layer.
+
+    `normal:DEVIATION` has mean 0, `uniform:BOUND` lies between -BOUND and BOUND; the names alone are
+    `jax.nn.initializers`', whose `normal` has deviation 0.01, and whose `uniform` lies between 0 and 0.01.
+
+    Raises:
+        NetworkError: for an unknown name, or a number that can't be.
+    """
+    kind, colon, number = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not colon and kind in INITIALIZERS:
+        found: Any = getattr(jax.nn.initializers, kind)
+        made: Initializer = found if kind in ("zeros", "ones") else found()
+        return made
+    if not colon and kind == "scaled":
+        return None
+    try:
+        size = float(number) if kind in ("normal", "uniform") else math.nan
+    except ValueError:
+        size = math.nan
+    if not 0 <= size < math.inf:
+        raise NetworkError(
+            f"network.initializer is {name!r}: expected scaled, normal:DEVIATION, uniform:BOUND, or one of "
+            f"{', '.join(INITIALIZERS)}"
+        )
+    if kind == "normal":
+        return jax.nn.initializers.normal(size)
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -size, size)
+
 
 def init(key: Key[Array, ""], network: Network, dtype: DTypeLike = jnp.float32) -> Params:
     """Random kernels and zero biases.
 
-    A kernel is drawn from a normal distribution, truncated at two standard deviations, of variance 1 / n_in (LeCun
-    1998), or 2 / n_in behind a hidden layer of the relu family (He 2015, arXiv 1502.01852), so that activations keep
-    their scale through the layers.
+    Unless `network.initializer` says otherwise, a kernel is drawn from a normal distribution, truncated at two standard
+    deviations, of variance 1 / n_in (LeCun 1998), or 2 / n_in behind a hidden layer of the relu family (He 2015, arXiv
+    1502.01852), so that activations keep their scale through the layers.
 
     >>> params = init(jax.random.key(0), Network((784, 16, 10)))
     >>> [(layer.kernel.shape, layer.bias.shape) for layer in params]
     [((784, 16), (16,)), ((16, 10), (10,))]
     """
     keys = jax.random.split(key, len(network.sizes) - 1)
-    layers = []
+    layers, given = [], initializer_of(network.initializer)
     for l, (n_in, n_out) in enumerate(itertools.pairwise(network.sizes), start=1):
         he = l > 1 and network.activation in GROWING
-        draw = jax.nn.initializers.he_normal() if he else jax.nn.initializers.lecun_normal()
-        layers.append(Layer(draw(keys[l - 1], (n_in, n_out), dtype), jnp.zeros((n_out,), dtype)))
+        scaled = jax.nn.initializers.he_normal() if he else jax.nn.initializers.lecun_normal()
+        kernel = (given or scaled)(keys[l - 1], (n_in, n_out), dtype)
+        layers.append(Layer(kernel, jnp.zeros((n_out,), dtype)))
     return tuple(layers)
 
 
+Masks: TypeAlias = tuple[Float[Array, "B _"] | None, ...]
+"""M^0..M^(L-1), each of shape (B, n_l): 0 for what is left out, 1 / (1 - rate) for the rest. None where nothing is."""
+
+
+def masks(key: Key[Array, ""] | None, inputs: Float[Array, "B n_0"], network: Network) -> Masks:
+    """Dropout's masks for a batch: functions of the key, the same for the manual and the automatic gradient.
+
+    Without a key, nothing is left out. A rate is rounded to a multiple of 2^-16.
+    """
+    rates = (network.input_dropout, *(network.dropout for _ in network.sizes[1:-1]))
+    if key is None:
+        return (None,) * len(rates)
+    return tuple(
+        mask(jax.random.fold_in(key, l), (inputs.shape[0], n), rate, inputs.dtype) if rate else None
+        for l, (n, rate) in enumerate(zip(network.sizes, rates, strict=False))
+    )
+
+
+def mask(key: Key[Array, ""], shape: tuple[int, ...], rate: float, dtype: DTypeLike) -> Float[Array, "B _"]:
+    """One mask. Its mean is 1, so that a network without dropout needs no other weights."""
+    limit = min(round(rate * 2**16), 2**16 - 1)
+    kept = short_numbers(key, shape) >= jnp.uint16(limit)
+    return jnp.where(kept, jnp.asarray(1 / (1 - limit / 2**16), dtype), jnp.zeros((), dtype))
+
+
+def short_numbers(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt16[Array, "..."]:
+    """Random whole numbers below 2^16: two of every 32 bits drawn, in 0.4 of the time that a number a draw takes."""
+    count = math.prod(shape)
+    bits = jax.random.bits(key, ((count + 1) // 2,), jnp.uint32)
+    return jax.lax.bitcast_convert_type(bits, jnp.uint16).ravel()[:count].reshape(shape)
+
+
+def dropped(a: tuple[Float[Array, "B _"], ...], M: Masks) -> tuple[Float[Array, "B _"], ...]:
+    """A^l = M^l * a^l: what the next layers see of the activations."""
+    return tuple(x if m is None else m * x for x, m in zip(a, M, strict=True))
+
+
 def propagate(
-    params: Params, inputs: Float[Array, "B n_0"], network: Network
+    params: Params, inputs: Float[Array, "B n_0"], network: Network, M: Masks | None = None
 ) -> tuple[tuple[Float[Array, "B _"], ...], tuple[Float[Array, "B _"], ...]]:
     """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l).
+
+    The activations are those before dropout, which multiplies them by the masks M; see `dropped`.
 
     Raises:
         NetworkError: where the parameters are not this network's, or the inputs are not rows of n_0 floating numbers.
@@ -141,7 +263,8 @@ def propagate(
     a: tuple[Array, ...] = (inputs,)
     for l, layer in enumerate(params, start=1):
         name = network.output if l == len(params) else network.activation
-        z += (a[-1] @ layer.kernel + layer.bias[None, :],)
+        A = dropped(a[-1:], M[l - 1 : l])[0] if M else a[-1]
+        z += (A @ layer.kernel + layer.bias[None, :],)
         a += (ACTIVATIONS[name].forward(z[-1]),)
     return z, a
 
@@ -200,17 +323,43 @@ def counts(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Fl
     return weights.astype(values.dtype)
 
 
-def loss(params: Params, batch: Batch, network: Network) -> Float[Array, ""]:
-    """The cost: the (weighted) mean over the examples of C_i = loss(a^L_i, y_i), a scalar.
+def smoothed(targets: Num[Array, "..."], a: Float[Array, "B n_L"], network: Network) -> Float[Array, "B n_L"]:
+    """The wanted outputs y to train on: (1 - s) y + s / n_L for labels, with s = network.label_smoothing.
+
+    Of a single output, with two labels, s / 2 is added.
+
+    Raises:
+        NetworkError: as `wanted`, and for targets that are no labels, where s is not 0.
+    """
+    y, s = wanted(targets, a), network.label_smoothing
+    if s == 0:
+        return y
+    if targets.ndim != 1:
+        raise NetworkError(
+            f"network.label_smoothing is {s:g}, but targets have shape {targets.shape}: expected labels, or 0"
+        )
+    return (1 - s) * y + s / max(2, a.shape[1])
+
+
+def penalty(params: Params, network: Network) -> Float[Array, ""]:
+    """l2/2 sum over l of |W^l|^2: what the cost gains for its weights."""
+    squares = sum((jnp.sum(layer.kernel**2) for layer in params), jnp.zeros((), params[0].kernel.dtype))
+    return network.l2 / 2 * squares
+
+
+def loss(params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
+    """The cost: the (weighted) mean over the examples of C_i = loss(a^L_i, y_i), and the weights' penalty; a scalar.
 
     For `squared_error`, the lesson's cost, C_i is the sum over outputs of squared differences, without a factor 1/2.
+    A key turns dropout on.
 
     >>> network = Network((2, 1), output="identity")
     >>> params = (Layer(jnp.array([[1.0], [2.0]]), jnp.array([3.0])),)
     >>> float(loss(params, Batch(jnp.array([[1.0, 1.0]]), jnp.array([[4.0]])), network))
     4.0
     """
-    z, a = propagate(params, batch.inputs, network)
-    y = wanted(batch.targets, a[-1])
+    z, a = propagate(params, batch.inputs, network, masks(key, batch.inputs, network))
+    y = smoothed(batch.targets, a[-1], network)
     C = output_loss(network.output, network.loss).value(z[-1], a[-1], y)
-    return weighted_mean(C, batch.weights)
+    cost = weighted_mean(C, batch.weights)
+    return cost + penalty(params, network) if network.l2 else cost

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
+from jaxmlp.backprop import decayed, passed_back, summed
 from jaxmlp.losses import FUSED, LOSSES
+from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
 
 OUTPUTS = [(output, loss) for loss in LOSSES for output in ACTIVATIONS] + [(FUSED[loss][0], loss) for loss in FUSED]
 NATURAL = {"squared_error": "sigmoid", "absolute_error": "identity", "huber": "tanh"} | {
     k: v[0] for k, v in FUSED.items()
 }
+KEY = jax.random.key(7)
 TARGETS = ("labels", "dense", "weighted")
 
 
@@ -32,13 +36,14 @@ def make_batch(network: Network, count: int, targets: str, seed: int, dtype: str
     )
 
 
-def assert_backprop_is_jax_grad(network: Network, count: int, targets: str, seed: int) -> None:
+def assert_backprop_is_jax_grad(network: Network, count: int, targets: str, seed: int, dropping: bool = False) -> None:
     """Leaf by leaf, in float64, to 1e-10 of the leaf's norm; and the cost with it."""
+    key = jax.random.key(seed + 1) if dropping else None
     with jax.enable_x64(True):
         params = jaxmlp.init(jax.random.key(seed), network, jnp.float64)
         batch = make_batch(network, count, targets, seed)
-        manual = jax.jit(jaxmlp.value_and_backprop, static_argnums=2)(params, batch, network)
-        auto = jax.jit(jax.value_and_grad(jaxmlp.loss), static_argnums=2)(params, batch, network)
+        manual = jax.jit(jaxmlp.value_and_backprop, static_argnums=2)(params, batch, network, key)
+        auto = jax.jit(jax.value_and_grad(jaxmlp.loss), static_argnums=2)(params, batch, network, key)
         assert jax.tree.structure(manual) == jax.tree.structure(auto)
         for ours, theirs in zip(jax.tree.leaves(manual), jax.tree.leaves(auto), strict=True):
             assert ours.shape == theirs.shape
@@ -81,6 +86,94 @@ def test_random_networks_agree_with_jax_grad(
     sizes: tuple[int, ...], activation: str, output: tuple[str, str], count: int, targets: str, seed: int
 ) -> None:
     assert_backprop_is_jax_grad(Network(sizes, activation, *output), count, targets, seed)
+
+
+RATES = st.sampled_from([0.0, 0.2, 0.5, 0.9])
+
+
+@pytest.mark.own_precision
+@settings(max_examples=5)  # each compiles its own programs
+@given(
+    sizes=st.lists(st.integers(1, 20), min_size=2, max_size=4).map(tuple),
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    output=st.sampled_from(OUTPUTS),
+    count=st.integers(1, 20),
+    rates=st.tuples(RATES, RATES, RATES, st.sampled_from([0.0, 0.01, 3.0])),
+    targets=st.sampled_from(TARGETS),
+    seed=st.integers(0, 10_000),
+)
+def test_random_regularised_networks_agree_with_jax_grad(
+    sizes: tuple[int, ...],
+    activation: str,
+    output: tuple[str, str],
+    count: int,
+    rates: tuple[float, ...],
+    targets: str,
+    seed: int,
+) -> None:
+    if output[0] == "softmax" and sizes[-1] == 1:
+        sizes = (*sizes, 2)
+    dropout, input_dropout, smoothing, l2 = rates
+    smoothing = 0.0 if targets == "dense" else smoothing
+    network = Network(sizes, activation, *output, dropout, input_dropout, l2, smoothing)
+    assert_backprop_is_jax_grad(network, count, targets, seed, dropping=True)
+
+
+REGULARISED = Network((6, 8, 3), "tanh", "softmax", "cross_entropy", 0.5, 0.2, 0.1, 0.1)
+
+
+def test_a_network_with_every_regulariser_passes_the_check_of_its_gradient() -> None:
+    params = jaxmlp.init(jax.random.key(0), REGULARISED, jnp.float32)
+    batch = make_batch(REGULARISED, 9, "labels", seed=0, dtype="float32")
+    check = jaxmlp.check_gradients
+    check(jaxmlp.loss, jaxmlp.value_and_backprop, params, batch, REGULARISED, KEY).raise_on_failure()
+
+    def masks_forgotten_on_the_way_back(
+        params: jaxmlp.Params, batch: Batch, network: Network, key: jax.Array
+    ) -> jaxmlp.Params:
+        M = masks(key, batch.inputs, network)
+        z, a = propagate(params, batch.inputs, network, M)
+        y = smoothed(batch.targets, a[-1], network)
+        D = passed_back((a[-1] - y) / 9, z, a, params, network, (None,) * 2)
+        return decayed(summed(dropped(a[:-1], M), D), params, network)
+
+    assert not check(jaxmlp.loss, masks_forgotten_on_the_way_back, params, batch, REGULARISED, KEY).passed
+
+
+def test_without_a_key_nothing_is_dropped() -> None:
+    plain = replace(REGULARISED, dropout=0.0, input_dropout=0.0)
+    params = jaxmlp.init(jax.random.key(0), REGULARISED, jnp.float32)
+    batch = make_batch(REGULARISED, 9, "labels", seed=0, dtype="float32")
+    for function in (jaxmlp.value_and_backprop, jaxmlp.backpropagate, jaxmlp.loss):
+        found = [function(params, batch, network) for network in (REGULARISED, REGULARISED, plain)]
+        jax.tree.map(np.testing.assert_array_equal, found[0], found[1])
+        jax.tree.map(np.testing.assert_array_equal, found[0], found[2])
+    keyed = [jaxmlp.backprop(params, batch, REGULARISED, key) for key in (KEY, KEY, jax.random.key(8))]
+    jax.tree.map(np.testing.assert_array_equal, keyed[0], keyed[1])
+    assert not np.array_equal(keyed[0][0].kernel, keyed[2][0].kernel)
+
+
+@pytest.mark.own_precision
+def test_a_trace_with_a_key_holds_every_examples_own_gradient_under_the_same_masks() -> None:
+    with jax.enable_x64(True):
+        params = jaxmlp.init(jax.random.key(0), REGULARISED, jnp.float64)
+        batch = make_batch(REGULARISED, 5, "weighted", seed=0)
+        M = masks(KEY, batch.inputs, REGULARISED)
+
+        def alone(params: jaxmlp.Params, x: jax.Array, label: jax.Array, own: Masks) -> jax.Array:
+            z, _ = propagate(params, x[None], REGULARISED, tuple(m[None] for m in own))
+            y = 0.9 * jax.nn.one_hot(label, 3, dtype=x.dtype) + 0.1 / 3
+            return -jnp.sum(y * jax.nn.log_softmax(z[-1][0]))
+
+        own = jax.jit(jax.vmap(jax.grad(alone), (None, 0, 0, 0)))(params, batch.inputs, batch.targets, M)
+        trace = jax.jit(jaxmlp.backpropagate, static_argnums=2)(params, batch, REGULARISED, KEY)
+        found = jaxmlp.perexample.gradients(trace)
+        jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-10, atol=1e-13), found, own)
+        squares = sum(jnp.sum(leaf**2, axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(own))
+        np.testing.assert_allclose(jaxmlp.perexample.squared_norms(trace), squares, rtol=1e-10)
+        mean = decayed(jaxmlp.mean_gradient(trace), params, REGULARISED)
+        manual = jax.jit(jaxmlp.backprop, static_argnums=2)(params, batch, REGULARISED, KEY)
+        jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-10, atol=1e-13), mean, manual)
 
 
 def test_a_masked_example_leaves_no_mark() -> None:

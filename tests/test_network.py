@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network, NetworkError
 from jaxmlp.losses import LossName
+from jaxmlp.network import INITIALIZERS, masks, smoothed
 
 SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
 
@@ -27,6 +28,32 @@ SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
         ({"sizes": (4, 2), "output": "logits"}, "network.output is 'logits': expected one of"),
         ({"sizes": (4, 2), "loss": "mse"}, "network.loss is 'mse': expected one of squared_error"),
         ({"sizes": (4, 2), "loss": "cross_entropy"}, "goes with output 'softmax' only"),
+        ({"sizes": (4, 2), "dropout": 1.0}, "network.dropout is 1.0: expected a number of 0 or more, below 1"),
+        ({"sizes": (4, 2), "dropout": -0.1}, "network.dropout is -0.1: expected a number of 0 or more, below 1"),
+        ({"sizes": (4, 2), "input_dropout": float("nan")}, "network.input_dropout is nan: expected a number of 0"),
+        ({"sizes": (4, 2), "input_dropout": "0.5"}, "network.input_dropout is '0.5': expected a number of 0 or more"),
+        (
+            {"sizes": (4, 2), "label_smoothing": 1},
+            "network.label_smoothing is 1: expected a number of 0 or more, below",
+        ),
+        ({"sizes": (4, 2), "label_smoothing": True}, "network.label_smoothing is True"),
+        ({"sizes": (4, 2), "l2": float("inf")}, "network.l2 is inf: expected a finite number of 0 or more"),
+        ({"sizes": (4, 2), "l2": -1}, "network.l2 is -1: expected a finite number of 0 or more"),
+        ({"sizes": (4, 2), "l2": np.complex64(1j)}, "network.l2 is .*1j.*: expected a finite number of 0 or more"),
+        (
+            {"sizes": (4, 2), "initializer": "xavier"},
+            "is 'xavier': expected scaled, normal:DEVIATION, uniform:BOUND, or",
+        ),
+        (
+            {"sizes": (4, 2), "initializer": "he"},
+            "network.initializer is 'he': .*or one of glorot_normal, .*he_uniform, ",
+        ),
+        ({"sizes": (4, 2), "initializer": "normal:"}, "network.initializer is 'normal:': expected scaled, normal:DEV"),
+        ({"sizes": (4, 2), "initializer": "normal:-1"}, "network.initializer is 'normal:-1'"),
+        ({"sizes": (4, 2), "initializer": "uniform:inf"}, "network.initializer is 'uniform:inf'"),
+        ({"sizes": (4, 2), "initializer": "he_normal:2"}, "network.initializer is 'he_normal:2'"),
+        ({"sizes": (4, 2), "initializer": "scaled:2"}, "network.initializer is 'scaled:2'"),
+        ({"sizes": (4, 2), "initializer": 3}, "network.initializer is 3: expected scaled"),
         ({"sizes": (4, 1), "output": "softmax"}, "'softmax' of 1 output, always 1: expected 'sigmoid', or 2 outputs"),
     ],
 )
@@ -63,6 +90,107 @@ def test_init_has_variance_gain_over_inputs_behind_a_hidden_layer(activation: st
     first, second = jaxmlp.init(jax.random.key(0), Network((400, 300, 200), activation))
     np.testing.assert_allclose(first.kernel.var() * 400, 1, rtol=0.02)
     np.testing.assert_allclose(second.kernel.var() * 300, gain, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_an_initializer_is_jaxs_of_that_name(name: str) -> None:
+    network = Network((30, 20, 10), initializer=name)
+    params = jaxmlp.init(jax.random.key(0), network, jnp.float32)
+    makers = jax.nn.initializers
+    maker = getattr(makers, name) if name in ("zeros", "ones") else getattr(makers, name)()
+    for key, layer in zip(jax.random.split(jax.random.key(0), 2), params, strict=True):
+        np.testing.assert_array_equal(layer.kernel, maker(key, layer.kernel.shape, jnp.float32))
+        np.testing.assert_array_equal(layer.bias, np.zeros(layer.bias.shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "deviation", "most"),
+    [
+        ("normal:0.1", 0.1, np.inf),
+        ("normal:0", 0, 0),
+        ("uniform:0.05", 0.05 / np.sqrt(3), 0.05),
+        ("uniform:2", 2 / np.sqrt(3), 2),
+        ("glorot_uniform", np.sqrt(2 / 500), np.sqrt(6 / 500)),
+        ("he_normal", np.sqrt(2 / 300), 2 / 0.87962566 * np.sqrt(2 / 300)),  # truncated at two deviations
+        ("lecun_normal", np.sqrt(1 / 300), 2 / 0.87962566 * np.sqrt(1 / 300)),
+    ],
+)
+def test_an_initializer_draws_about_0_with_its_deviation(name: str, deviation: float, most: float) -> None:
+    (layer,) = jaxmlp.init(jax.random.key(0), Network((300, 200), initializer=name), jnp.float32)
+    np.testing.assert_allclose(layer.kernel.std(), deviation, rtol=0.02)
+    assert abs(float(layer.kernel.mean())) <= 5 * deviation / np.sqrt(60_000)
+    assert float(jnp.abs(layer.kernel).max()) <= most * (1 + 1e-6)
+
+
+def test_an_orthogonal_kernel_keeps_lengths() -> None:
+    (layer,) = jaxmlp.init(jax.random.key(0), Network((30, 20), initializer="orthogonal"), jnp.float32)
+    np.testing.assert_allclose(layer.kernel.T @ layer.kernel, np.eye(20), atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_the_share_dropped_is_the_rate_and_a_masks_mean_is_1(rate: float) -> None:
+    network = Network((300, 200, 200, 2), dropout=rate, input_dropout=rate)
+    M = masks(jax.random.key(0), jnp.zeros((101, 300), jnp.float32), network)
+    assert [m.shape for m in M] == [(101, 300), (101, 200), (101, 200)]
+    for m in map(np.asarray, M):
+        share, sigma = (m == 0).mean(), np.sqrt(rate * (1 - rate) / m.size)
+        assert abs(share - rate) < 5 * sigma
+        assert abs(m.mean(dtype=np.float64) - 1) < 5 * sigma / (1 - rate) + 2**-16 / (1 - rate)
+        np.testing.assert_allclose(m[m > 0], 1 / (1 - rate), rtol=1e-3)
+        rows = (m == 0).mean(axis=1), (m == 0).mean(axis=0)  # nobody is left out more often than others
+        for means, n in zip(rows, (m.shape[1], m.shape[0]), strict=True):
+            assert np.abs(means - rate).max() < 6 * np.sqrt(rate * (1 - rate) / n)
+    assert not np.array_equal(M[1], M[2])  # every layer drops its own
+
+
+def test_a_mask_is_a_function_of_the_key_whatever_the_type() -> None:
+    network = Network((7, 5, 2), dropout=0.5)
+    inputs = jnp.zeros((9, 7), jnp.float32)
+    none, m = masks(jax.random.key(1), inputs, network)
+    assert none is None
+    np.testing.assert_array_equal(m, masks(jax.random.key(1), inputs, network)[1])
+    np.testing.assert_array_equal(m, masks(jax.random.key(1), inputs.astype(jnp.bfloat16), network)[1])
+    assert not np.array_equal(m, masks(jax.random.key(2), inputs, network)[1])
+    assert masks(None, inputs, network) == (None, None)
+
+
+@pytest.mark.own_precision
+@pytest.mark.parametrize(("n_out", "output", "loss"), [(3, "softmax", "cross_entropy"), (3, "tanh", "squared_error")])
+def test_label_smoothing_spreads_what_a_label_wants_evenly(n_out: int, output: str, loss: str) -> None:
+    network = Network((4, n_out), "tanh", output, loss, label_smoothing=0.3)
+    params = jaxmlp.init(jax.random.key(0), network, jnp.float32)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    a = np.asarray(jaxmlp.forward(params, jnp.asarray(x), network), np.float64)
+    y = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8], [0.1, 0.8, 0.1]])
+    costs = -(y * np.log(a)).sum(axis=1) if loss == "cross_entropy" else ((a - y) ** 2).sum(axis=1)
+    found = jaxmlp.loss(params, Batch(jnp.asarray(x), jnp.array([0, 2, 1])), network)
+    np.testing.assert_allclose(found, costs.mean(), rtol=1e-5)
+
+
+def test_label_smoothing_of_a_single_output_leaves_half_of_it_to_either_label() -> None:
+    network = Network((1, 1), output="sigmoid", loss="binary_cross_entropy", label_smoothing=0.2)
+    a = jnp.full((2, 1), 0.5)
+    np.testing.assert_allclose(smoothed(jnp.array([0, 1]), a, network), [[0.1], [0.9]], rtol=1e-6)
+
+
+def test_l2_adds_half_of_the_squared_weights_and_no_biases() -> None:
+    network = Network((2, 1), output="identity", l2=0.5)
+    params = (jaxmlp.Layer(jnp.array([[1.0], [3.0]]), jnp.array([100.0])),)
+    batch = Batch(jnp.array([[0.0, 0.0]]), jnp.array([[100.0]]))
+    assert float(jaxmlp.loss(params, batch, network)) == 0.25 * 10
+    (layer,) = jaxmlp.backprop(params, batch, network)
+    assert layer.kernel.tolist() == [[0.5], [1.5]]
+    assert layer.bias.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("function", [jaxmlp.loss, jaxmlp.backprop, jaxmlp.backpropagate])
+def test_smoothing_of_targets_that_are_no_labels_is_refused(function: Callable) -> None:
+    network = Network((3, 4, 2), label_smoothing=0.1)
+    batch = Batch(jnp.ones((4, 3)), jnp.ones((4, 2)))
+    with pytest.raises(
+        NetworkError, match=r"label_smoothing is 0.1, but targets have shape \(4, 2\): expected labels, or 0"
+    ):
+        function(PARAMS_342, batch, network)
 
 
 def test_forward_is_the_lessons_formula() -> None:

@@ -45,6 +45,8 @@ class Dataset:
     """Labels are numbers below it; None for regression."""
     shape: tuple[int, ...]
     """Shape of one example as it came, such as (28, 28) for an image; its features are the product."""
+    names: tuple[str, ...] = ()
+    """What the classes are called; none where they are numbers."""
 
     @property
     def features(self) -> int:
@@ -175,6 +177,27 @@ def split_indices(
     """Where the examples of `split` lie among all `count`: of those cut, and of the rest."""
     order = np.random.default_rng([seed, 0]).permutation(count)
     return np.sort(order[:validation]), np.sort(order[validation:])
+
+
+class Scale(NamedTuple):
+    """How features are standardised: each less its mean, over its standard deviation."""
+
+    mean: Float[np.ndarray, " n_0"]
+    deviation: Float[np.ndarray, " n_0"]
+    """1 for a feature that never varies."""
+
+    @staticmethod
+    def of(inputs: Num[np.ndarray, "N n_0"]) -> "Scale":
+        """That of these examples, in float64 before it is rounded to float32."""
+        deviation = inputs.std(axis=0, dtype=np.float64)
+        mean = inputs.mean(axis=0, dtype=np.float64)
+        varies = deviation > 1e-7 * np.abs(mean)  # else it is rounding
+        return Scale(mean.astype(np.float32), np.where(varies, deviation, 1).astype(np.float32))
+
+    def __call__(self, inputs: Num[np.ndarray, "N n_0"]) -> Float[np.ndarray, "N n_0"]:
+        """The inputs standardised."""
+        scaled: np.ndarray = (inputs.astype(np.float32) - self.mean) / self.deviation
+        return scaled
 
 
 def as_inputs(raw: Num[Array, "B n_0"]) -> Float[Array, "B n_0"]:

@@ -6,17 +6,17 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmlp.backprop import value_and_backprop
-from jaxmlp.data.dataset import Dataset, on_device, split
+from jaxmlp.data.dataset import Dataset, on_device
 from jaxmlp.gradcheck.check import GradientCheck
 from jaxmlp.gradcheck.report import GradientReport
 from jaxmlp.network import Params, loss
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import gather, initial_state, masks, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, ignore
-from jaxmlp.training.optimizers import make
+from jaxmlp.training.epoch import Recipe, fill_weights, initial_state, key_of, order_of, prepared, train_epoch
+from jaxmlp.training.fit import divided, ignore
 
 Tree = TypeVar("Tree")
 
@@ -58,36 +58,32 @@ def check_experiment(
         DataError: for a validation split that leaves nothing to train on.
         ExperimentError: for a network whose sizes don't fit the data.
     """
-    check_fit(experiment, dataset)
-    dataset, _ = split(dataset, experiment.data.validation, experiment.train.seed)
+    dataset = divided(experiment, dataset).dataset
     train, count = experiment.train, dataset.train.size
     examples = on_device(dataset.train)
     order, rows = (
         jax.device_put(order_of(train.seed, 1, count, min(size, count)))
         for size in (train.batch_size, min(train.batch_size, CHECKED))
     )
-    state = initial_state(experiment)
+    recipe, state = Recipe.of(experiment, dataset.shape, len(order)), initial_state(experiment)
+    seed, number = jax.device_put((np.uint32(train.seed), np.uint32(0)))
     check = GradientCheck(loss, value_and_backprop)
     done: list[Checked] = []
 
     def check_both(when: str, params: Params, row: int) -> None:
-        batch = gather(examples, rows[row], masks(count, rows.shape)[row])
+        drawing = key_of(seed, number) if recipe.draws else None
+        batch, key = prepared(examples, rows[row], fill_weights(count, rows.shape)[row], drawing, recipe)
         for dtype in (jnp.float32, jnp.float64):
             starting(f"checking {when}, {jnp.dtype(dtype).name}")
             with jax.enable_x64(dtype == jnp.float64):
-                done.append(Checked(when, check(as_type(params, dtype), as_type(batch, dtype), experiment.network)))
+                done.append(
+                    Checked(when, check(as_type(params, dtype), as_type(batch, dtype), experiment.network, key))
+                )
             report(done[-1])
 
     check_both("at initialisation", state.params, 0)
     starting("training an epoch")
-    state, _, _ = train_epoch(
-        state,
-        examples,
-        order,
-        network=experiment.network,
-        optimizer=make(experiment.optimizer),
-        gradient=train.gradient,
-    )
+    state, _, _ = train_epoch(state, examples, order, recipe=recipe, seed=train.seed)
     check_both("after an epoch", state.params, -1)
     return tuple(done)
 

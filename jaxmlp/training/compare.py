@@ -1,24 +1,34 @@
 """The hand-derived and the automatic gradient side by side: one experiment, trained with both from the same start."""
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
-from jaxmlp.data.dataset import Dataset, Examples, on_device, split
+from jaxmlp.data.dataset import Dataset, Examples, on_device
 from jaxmlp.errors import ExperimentError
-from jaxmlp.network import Network
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import TrainState, flip, initial_state, make_step, masks, mean_loss, order_of, train_epoch
-from jaxmlp.training.fit import check_fit, ignore, refuse_divergence, scores
-from jaxmlp.training.optimizers import make
+from jaxmlp.training.epoch import (
+    Part,
+    Recipe,
+    TrainState,
+    fill_weights,
+    flip,
+    initial_state,
+    key_of,
+    make_step,
+    mean_loss,
+    order_of,
+    train_epoch,
+)
+from jaxmlp.training.fit import divided, ignore, refuse_divergence, scores
 
 
 @dataclass(frozen=True)
@@ -49,26 +59,30 @@ class Comparison:
 Both: TypeAlias = tuple[TrainState, TrainState]
 
 
-@partial(jax.jit, static_argnames=("network", "optimizer"))
+@partial(jax.jit, static_argnames="recipe")
 def drift_of_epoch(
     manual: TrainState,
     auto: TrainState,
     examples: Examples,
     order: Int[Array, "steps batch_size"],
+    part: Part,
     *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
 ) -> Float[Array, "steps leaves"]:
     """Both trained through an epoch in lockstep: the distance of their parameters after every step."""
-    steps = make_step(examples, network, optimizer, "manual"), make_step(examples, network, optimizer, "auto")
+    steps = make_step(examples, recipe), make_step(examples, replace(recipe, gradient="auto"))
 
-    def both(states: Both, at: tuple[Array, Array]) -> tuple[Both, Array]:
-        states = steps[0](states[0], at)[0], steps[1](states[1], at)[0]
+    def both(states: Both, at: tuple[Array, Array, Array]) -> tuple[Both, Array]:
+        indices, weights, number = at
+        key = key_of(part.seed, number) if recipe.draws else None
+        states = steps[0](states[0], indices, weights, key)[0], steps[1](states[1], indices, weights, key)[0]
         ours, theirs = (jax.tree.leaves(state.params) for state in states)
         apart = [distance(p, q) for p, q in zip(ours, theirs, strict=True)]
         return states, jnp.stack(apart)
 
-    _, drift = jax.lax.scan(both, (flip(manual), flip(auto)), (order, masks(examples.inputs.shape[0], order.shape)))
+    numbers = part.number + jnp.arange(order.shape[0], dtype=jnp.uint32)
+    weights = fill_weights(examples.inputs.shape[0], order.shape)
+    _, drift = jax.lax.scan(both, (flip(manual), flip(auto)), (order, weights, numbers))
     return drift
 
 
@@ -87,8 +101,7 @@ def step_times(
     examples: Examples,
     order: Int[Array, "steps batch_size"],
     *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
 ) -> Float[np.ndarray, "turns 2"]:
     """The mean time of a step in seconds, of each in turn, TURNS times: so many, however few epochs there were.
 
@@ -102,7 +115,7 @@ def step_times(
         gradient: Literal["manual", "auto"]
         for gradient, state in (("manual", manual), ("auto", auto)):
             begun = time.perf_counter()
-            trained = train_epoch(state, examples, order, network=network, optimizer=optimizer, gradient=gradient)
+            trained = train_epoch(state, examples, order, recipe=replace(recipe, gradient=gradient))
             trained.losses.block_until_ready()
             seconds.append((time.perf_counter() - begun) / order.shape[0])
     return np.reshape(seconds, (-1, 2))[1:]
@@ -123,22 +136,27 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
             f"privacy.epsilon is {experiment.privacy.epsilon:g}, but the automatic gradient can't train privately: "
             "expected None to compare, as by --privacy.epsilon None"
         )
-    check_fit(experiment, dataset)
-    dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
-    network, train, count = experiment.network, experiment.train, dataset.train.size
-    optimizer = make(experiment.optimizer)
+    dataset, held_out, *_ = divided(experiment, dataset)
+    train, count = experiment.train, dataset.train.size
+    recipe = Recipe.of(experiment, dataset.shape, math.ceil(count / min(train.batch_size, count)))
     examples, validation = on_device(dataset.train), on_device(held_out)
     states = {"manual": initial_state(experiment), "auto": initial_state(experiment)}
 
     pairs, drifts = [], []
     for epoch in range(1, train.epochs + 1):
         order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
-        drift = drift_of_epoch(**states, examples=examples, order=order, network=network, optimizer=optimizer)
+        part = Part.of(0, len(order), train.seed, len(order) * (epoch - 1))
+        drift = drift_of_epoch(**states, examples=examples, order=order, part=part, recipe=recipe)
         drifts.append(jax.device_get(drift))
         losses, accuracies = [], []
         for gradient in ("manual", "auto"):
             states[gradient], found, _ = train_epoch(
-                states[gradient], examples, order, network=network, optimizer=optimizer, gradient=gradient
+                states[gradient],
+                examples,
+                order,
+                recipe=replace(recipe, gradient=gradient),
+                seed=train.seed,
+                epoch=epoch,
             )
             losses.append(mean_loss(found, count, order.shape[1]))
             accuracies.append(scores(states[gradient].params, validation, experiment)[1] if held_out.size else None)
@@ -153,5 +171,5 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
         )
         report(pairs[-1])
     leaves = tuple(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(states["auto"].params))
-    seconds = step_times(**states, examples=examples, order=order, network=network, optimizer=optimizer)
+    seconds = step_times(**states, examples=examples, order=order, recipe=recipe)
     return Comparison(tuple(pairs), leaves, np.concatenate(drifts), seconds)

@@ -5,8 +5,10 @@ import numbers
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from jaxmlp.data.distortions import Distort
 from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Network
+from jaxmlp.training.optimizers import refuse_unknown, takes_schedule
 
 
 def _number(settings: object, name: str, kind: type[int | float], least: int, expected: str) -> None:
@@ -28,26 +30,44 @@ class Data:
     """Where the examples come from."""
 
     source: str = "mnist"
-    """mnist (in the package), idx:FOLDER or npz:FILE; dct: and one of them, for its images' lowest frequencies."""
+    """mnist (in the package), idx:FOLDER, npz:FILE or tfds:NAME (of TensorFlow Datasets); dct: and one of them, for its
+    images' lowest frequencies."""
 
     validation: int = 5000
     """Training examples held out, by seed, to validate on; 0 for none."""
 
+    standardize: bool = False
+    """Every feature less its mean, over its standard deviation, both of the examples trained on."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.source, str):
-            raise ExperimentError(f"data.source is {self.source!r}: expected mnist, idx:FOLDER or npz:FILE")
+            raise ExperimentError(f"data.source is {self.source!r}: expected mnist, idx:FOLDER, npz:FILE or tfds:NAME")
         _number(self, "data.validation", int, 0, "0 or more examples")
+        if not isinstance(self.standardize, bool):
+            raise ExperimentError(f"data.standardize is {self.standardize!r}: expected True or False")
 
 
 @dataclass(frozen=True)
 class Optimizer:
     """How a gradient becomes an update."""
 
-    name: Literal["sgd", "adam"] = "sgd"
-    """sgd, plain gradient descent, or adam; both are optax's."""
+    name: str = "sgd"
+    """sgd, plain gradient descent, or adam, adamw, rmsprop, lion, muon, ...: any of optax's by its name."""
 
     learning_rate: float = 1.0
     """Step size: an update is this times the gradient (for adam, times its normalised form)."""
+
+    parameters: tuple[tuple[str, float], ...] = ()
+    """The optimizer's others, by optax's names, such as momentum 0.9 nesterov 1; its own defaults by default."""
+
+    weight_decay: float | None = None
+    """Decoupled: kernels, not biases, lose this times the learning rate a step; by default the optimizer's own."""
+
+    clip_norm: float | None = None
+    """A gradient whose norm, over all layers, is larger is scaled down to it; by default none is."""
+
+    max_norm: float | None = None
+    """After each update, a unit's incoming weights whose norm is larger are scaled down to it; by default none are."""
 
     nonfinite: Literal["stop", "skip"] = "stop"
     """What becomes of a gradient that is not finite: stop ends the run, skip leaves the step out and counts it."""
@@ -55,9 +75,54 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.nonfinite not in ("stop", "skip"):
             raise ExperimentError(f"optimizer.nonfinite is {self.nonfinite!r}: expected stop or skip")
-        if self.name not in ("sgd", "adam"):
-            raise ExperimentError(f"optimizer.name is {self.name!r}: expected sgd or adam")
         _number(self, "optimizer.learning_rate", float, 0, "a finite number of 0 or more")
+        for name in ("weight_decay", "clip_norm", "max_norm"):
+            if getattr(self, name) is not None:
+                _number(self, f"optimizer.{name}", float, 0, "a finite number of 0 or more, or None")
+        if self.max_norm == 0:
+            raise ExperimentError("optimizer.max_norm is 0.0: expected a finite number above 0, or None")
+        try:
+            parameters = tuple(sorted((str(name), float(value)) for name, value in dict(self.parameters).items()))
+        except (TypeError, ValueError):
+            raise ExperimentError(
+                f"optimizer.parameters is {self.parameters!r}: expected names and numbers, such as momentum 0.9"
+            ) from None
+        if len(parameters) < len(self.parameters) or not all(math.isfinite(value) for _, value in parameters):
+            raise ExperimentError(
+                f"optimizer.parameters is {self.parameters!r}: expected each name once, and finite numbers"
+            )
+        object.__setattr__(self, "parameters", parameters)
+        refuse_unknown(self)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate changes while training."""
+
+    name: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    """cosine falls to `end` of it at the last step; exponential by `factor` an epoch; step by it `every` epochs."""
+
+    warmup: float = 0.0
+    """Epochs in which it grows evenly from 0, before all else."""
+
+    factor: float = 0.95
+    """Of exponential and step: what the learning rate is multiplied by."""
+
+    every: float = 10.0
+    """Of step: epochs from one to the next."""
+
+    end: float = 0.0
+    """Of cosine: the last learning rate, as a share of the first."""
+
+    def __post_init__(self) -> None:
+        if self.name not in ("constant", "cosine", "exponential", "step"):
+            raise ExperimentError(f"schedule.name is {self.name!r}: expected constant, cosine, exponential or step")
+        for name in ("warmup", "end"):
+            _number(self, f"schedule.{name}", float, 0, "a finite number of 0 or more")
+        for name in ("factor", "every"):
+            _number(self, f"schedule.{name}", float, 0, "a finite number above 0")
+            if getattr(self, name) == 0:
+                raise ExperimentError(f"schedule.{name} is 0.0: expected a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -182,13 +247,16 @@ class Experiment:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
+    schedule: Schedule = field(default_factory=Schedule)
+    distort: Distort = field(default_factory=Distort)
     record: Record = field(default_factory=Record)
     privacy: Privacy = field(default_factory=Privacy)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
     def __post_init__(self) -> None:
-        kinds = {"network": Network, "data": Data, "optimizer": Optimizer, "train": Train}
-        for name, kind in (kinds | {"record": Record, "privacy": Privacy, "checkpoint": Checkpoint}).items():
+        kinds = {"network": Network, "data": Data, "optimizer": Optimizer, "schedule": Schedule, "train": Train}
+        kinds |= {"distort": Distort, "record": Record, "privacy": Privacy, "checkpoint": Checkpoint}
+        for name, kind in kinds.items():
             part = getattr(self, name)
             if not isinstance(part, kind):
                 raise ExperimentError(f"{name} is {part!r}: expected a jaxmlp.{kind.__name__}")
@@ -207,7 +275,21 @@ class Experiment:
                 f"record.quantities is {' '.join(self.record.quantities)}, but privacy.epsilon is "
                 f"{self.privacy.epsilon:g}: expected none of them, as they would tell what privacy hides"
             )
-
+        if self.privacy.epsilon is not None and self.data.standardize:
+            raise ExperimentError(
+                f"data.standardize is True, but privacy.epsilon is {self.privacy.epsilon:g}: expected False, as the "
+                "features' mean and deviation would tell of the examples without noise"
+            )
+        changes = self.schedule.name != "constant" or self.schedule.warmup > 0
+        if changes and not takes_schedule(self.optimizer.name):
+            raise ExperimentError(
+                f"schedule.name is {self.schedule.name!r}, with a warmup of {self.schedule.warmup:g}, but optax gives "
+                f"{self.optimizer.name} one learning rate for all steps: expected constant, and a warmup of 0"
+            )
+        if self.distort and self.data.standardize:
+            raise ExperimentError(
+                "data.standardize is True, but distort takes all beyond an image's edges for 0: expected one of the two"
+            )
         if self.optimizer.nonfinite == "skip" and (self.record.quantities or self.privacy.epsilon is not None):
             raise ExperimentError(
                 "optimizer.nonfinite is 'skip', but the run records or is private: expected stop, or neither "
@@ -228,11 +310,15 @@ class Experiment:
         try:
             network = settings["network"] | {"sizes": tuple(settings["network"]["sizes"])}  # JSON knows lists only
             record = settings.get("record", {})  # older runs have none
+            optimizer = settings["optimizer"]
+            parameters = tuple(tuple(pair) for pair in optimizer.get("parameters", ()))
             return Experiment(
                 network=Network(**network),
                 data=Data(**settings["data"]),
-                optimizer=Optimizer(**settings["optimizer"]),
+                optimizer=Optimizer(**optimizer | {"parameters": parameters}),
+                schedule=Schedule(**settings.get("schedule", {})),
                 train=Train(**settings["train"]),
+                distort=Distort(**settings.get("distort", {})),
                 record=Record(**record | {"quantities": tuple(record.get("quantities", ()))}),
                 privacy=Privacy(**settings.get("privacy", {})),
                 checkpoint=Checkpoint(**settings.get("checkpoint", {})),

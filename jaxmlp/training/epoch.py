@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -9,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from numpy.typing import NDArray
 
 from jaxmlp.backprop import value_and_backprop
 from jaxmlp.data.dataset import Examples, as_inputs
+from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
-from jaxmlp.network import Batch, Network, Params, init, loss, propagate, wanted
+from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.optimizers import make
+from jaxmlp.training.optimizers import ELEMENTWISE, make
 
 GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
 
@@ -27,16 +29,51 @@ Order = TypeVar("Order", Array, NDArray[Any])
 
 
 class TrainState(NamedTuple):
-    """What training carries from step to step: a pytree."""
+    """What training carries from step to step: a pytree.
+
+    A NamedTuple, as optax's states are: `flax.serialization` takes it as it is. As a `flax.struct.dataclass` it would
+    import Flax, 0.3 s at the start of every command.
+    """
 
     params: Params
     optimizer: optax.OptState
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """All that a step's program depends on but arrays: what is static for `jax.jit`. Make one with `Recipe.of`."""
+
+    network: Network
+    optimizer: optax.GradientTransformation
+    gradient: Literal["manual", "auto"] = "manual"
+    distort: Distort = field(default_factory=Distort)
+    shape: tuple[int, ...] = ()
+    """Of an image; of consequence where images are distorted."""
+    max_norm: float | None = None
+    upright: bool = False
+    """Whether the optimizer is to see long matrices as they are, and not transposed."""
+
+    @staticmethod
+    def of(experiment: Experiment, shape: tuple[int, ...], steps: int) -> "Recipe":
+        """The recipe of an experiment whose examples have that shape, for epochs of so many steps."""
+        network, train = experiment.network, experiment.train
+        optimizer = make(experiment.optimizer, experiment.schedule, steps, train.epochs)
+        distort, shape = (experiment.distort, shape) if experiment.distort else (Distort(), ())
+        upright = experiment.optimizer.name not in ELEMENTWISE
+        return Recipe(network, optimizer, train.gradient, distort, shape, experiment.optimizer.max_norm, upright)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws random numbers."""
+        return bool(self.distort) or self.network.dropout > 0 or self.network.input_dropout > 0
+
+
 def initial_state(experiment: Experiment) -> TrainState:
     """What the experiment starts from, a function of its seed."""
     seed = jax.device_put(np.uint32(experiment.train.seed))
-    state: TrainState = _start(seed, network=experiment.network, optimizer=make(experiment.optimizer))
+    state: TrainState = _start(
+        seed, network=experiment.network, optimizer=make(experiment.optimizer, experiment.schedule)
+    )
     return state
 
 
@@ -69,7 +106,7 @@ def filled(order: Order, batch_size: int) -> Order:
     return pad(order, (0, fill)).reshape(-1, batch_size)
 
 
-def masks(count: int, shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
+def fill_weights(count: int, shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
     """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
     return (jnp.arange(math.prod(shape)) < count).astype(jnp.float32).reshape(shape)
 
@@ -97,25 +134,68 @@ def flip(tree: Tree) -> Tree:
     return flipped
 
 
-Step: TypeAlias = Callable[[TrainState, tuple[Array, Array]], tuple[TrainState, Array]]
+def key_of(seed: UInt32[Array, ""], number: UInt32[Array, ""]) -> Key[Array, ""]:
+    """The key of what a step draws, counted from 0 through the whole run.
+
+    The middle key is one that neither `init` nor private noise has any use for.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**32 - 2), number)
 
 
-def make_step(
-    examples: Examples, network: Network, optimizer: optax.GradientTransformation, gradient: Literal["manual", "auto"]
-) -> Step:
-    """A step of training: (state, (indices, weights)) to (state, the batch's mean loss).
+def prepared(
+    examples: Examples,
+    indices: Int[Array, " B"],
+    weights: Float[Array, " B"],
+    key: Key[Array, ""] | None,
+    recipe: Recipe,
+) -> tuple[Batch, Key[Array, ""] | None]:
+    """The examples that a step trains on, distorted where the recipe says so, and the key for dropout."""
+    batch = gather(examples, indices, weights)
+    if key is None or not recipe.draws:
+        return batch, None
+    dropping, distorting = jax.random.split(key)
+    if recipe.distort:
+        batch = batch._replace(inputs=distorted(distorting, batch.inputs, recipe.shape, recipe.distort))
+    return batch, dropping
+
+
+def updated(state: TrainState, gradient: Params, recipe: Recipe) -> TrainState:
+    """The state after an update along the gradient; all is flipped."""
+    seen = (gradient, state.optimizer, state.params)
+    updates, optimizer_state = recipe.optimizer.update(*(flip(seen) if recipe.upright else seen))
+    if recipe.upright:
+        updates, optimizer_state = flip((updates, optimizer_state))
+    params: Any = optax.apply_updates(state.params, updates)
+    if recipe.max_norm is not None:
+        params = flip(limited(flip(params), recipe.max_norm))
+    return TrainState(params, optimizer_state)
+
+
+def limited(params: Params, most: float) -> Params:
+    """Each unit's incoming weights scaled down to the norm `most`, where theirs is larger (Srivastava 2014)."""
+    norms = [jnp.sqrt(jnp.sum(layer.kernel**2, axis=0, keepdims=True)) for layer in params]
+    return tuple(
+        Layer(layer.kernel * (most / jnp.maximum(norm, most)), layer.bias)
+        for layer, norm in zip(params, norms, strict=True)
+    )
+
+
+Step: TypeAlias = Callable[[TrainState, Array, Array, Any], tuple[TrainState, Array]]
+
+
+def make_step(examples: Examples, recipe: Recipe) -> Step:
+    """A step of training: (state, indices, weights, key) to (state, the batch's mean loss).
 
     The state is flipped: long matrices are held transposed, (n_out, n_in), so that XLA computes a kernel's gradient as
     D^T A. On a CPU that takes 0.6 of the time of A^T D where the layer has many more inputs than outputs, but longer
     where it has not. The transpositions melt into the products.
     """
-    value_and_gradient = GRADIENTS[gradient]
+    value_and_gradient = GRADIENTS[recipe.gradient]
 
-    def step(state: TrainState, at: tuple[Array, Array]) -> tuple[TrainState, Array]:
-        cost, gradients = value_and_gradient(flip(state.params), gather(examples, *at), network)
-        updates, optimizer_state = optimizer.update(flip(gradients), state.optimizer, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, optimizer_state), cost
+    def step(state: TrainState, indices: Array, weights: Array, key: Any) -> tuple[TrainState, Array]:
+        batch, dropping = prepared(examples, indices, weights, key, recipe)
+        cost, gradient = value_and_gradient(flip(state.params), batch, recipe.network, dropping)
+        return updated(state, flip(gradient), recipe), cost
 
     return step
 
@@ -130,32 +210,48 @@ class Trained(NamedTuple):
     """Whether every number of the state is finite."""
 
 
-@partial(jax.jit, static_argnames=("network", "optimizer", "gradient"))
+class Part(NamedTuple):
+    """Which steps of an epoch are trained, and what keys they draw with."""
+
+    first: Int[Array, ""]
+    end: Int[Array, ""]
+    """The first that is not."""
+    seed: UInt32[Array, ""]
+    number: UInt32[Array, ""]
+    """Steps before the epoch, of the whole run."""
+
+    @staticmethod
+    def of(first: int, end: int, seed: int, number: int) -> "Part":
+        """On the device."""
+        numbers = np.int32(first), np.int32(end), np.uint32(seed), np.uint32(number)
+        return Part(*jax.device_put(numbers))
+
+
+@partial(jax.jit, static_argnames="recipe")
 def train_steps(
     state: TrainState,
     losses: Float[Array, " steps"],
     examples: Examples,
     order: Int[Array, "steps batch_size"],
-    part: tuple[Int[Array, ""], Int[Array, ""]],
+    part: Part,
     *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    gradient: Literal["manual", "auto"],
+    recipe: Recipe,
 ) -> Trained:
-    """A part of an epoch, one step of `optimizer` a row of `order`: from step part[0] up to, and not with, part[1].
+    """A part of an epoch, one step a row of `order`.
 
     All parts are the same program, so that an epoch is the same bit for bit, whole or in parts.
     """
-    step = make_step(examples, network, optimizer, gradient)
+    step = make_step(examples, recipe)
     count, batch_size = examples.inputs.shape[0], order.shape[1]
 
     def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         weights = (i * batch_size + jnp.arange(batch_size, dtype=jnp.int32) < count).astype(jnp.float32)
         indices = jax.lax.dynamic_index_in_dim(order, i, keepdims=False)
-        state, loss = step(trained[0], (indices, weights))
+        key = key_of(part.seed, part.number + i.astype(jnp.uint32)) if recipe.draws else None
+        state, loss = step(trained[0], indices, weights, key)
         return state, jax.lax.dynamic_update_index_in_dim(trained[1], loss.astype(jnp.float32), i, 0)
 
-    state, losses = jax.lax.fori_loop(*part, at, (flip(state), losses))
+    state, losses = jax.lax.fori_loop(part.first, part.end, at, (flip(state), losses))
     sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
     return Trained(flip(state), losses, sound)
 
@@ -165,16 +261,14 @@ def train_epoch(
     examples: Examples,
     order: Int[Array, "steps batch_size"],
     *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    gradient: Literal["manual", "auto"],
+    recipe: Recipe,
+    seed: int = 0,
+    epoch: int = 1,
 ) -> Trained:
-    """A whole epoch by `train_steps`."""
+    """A whole epoch by `train_steps`; what it draws is a function of the seed and the epoch."""
     steps = order.shape[0]
-    losses, part = jax.device_put((np.zeros(steps, np.float32), (np.int32(0), np.int32(steps))))
-    trained: Trained = train_steps(
-        state, losses, examples, order, part, network=network, optimizer=optimizer, gradient=gradient
-    )
+    losses, part = jax.device_put(np.zeros(steps, np.float32)), Part.of(0, steps, seed, (epoch - 1) * steps)
+    trained: Trained = train_steps(state, losses, examples, order, part, recipe=recipe)
     return trained
 
 
@@ -215,7 +309,7 @@ def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
         return Scores(sums.loss + jnp.sum(C * mask), sums.right + jnp.sum(right, dtype=jnp.int32)), None
 
     none = Scores(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-    sums, _ = jax.lax.scan(score, none, (order, masks(count, order.shape)))
+    sums, _ = jax.lax.scan(score, none, (order, fill_weights(count, order.shape)))
     return sums
 
 

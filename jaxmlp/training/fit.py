@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple, NoReturn
 
@@ -12,15 +13,26 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmlp.data.dataset import Dataset, Examples, on_device, split, split_indices
+from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split, split_indices
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError, OutOfMemoryError, StoppedError
 from jaxmlp.network import Params
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import Trained, TrainState, evaluate, gather, initial_state, mean_loss, order_of, train_steps
+from jaxmlp.training.epoch import (
+    Part,
+    Recipe,
+    Trained,
+    TrainState,
+    evaluate,
+    initial_state,
+    key_of,
+    mean_loss,
+    order_of,
+    prepared,
+    train_steps,
+)
 from jaxmlp.training.faults import first_fault
-from jaxmlp.training.optimizers import make
 from jaxmlp.training.privacy import PrivateTraining, steps_of_epoch
 from jaxmlp.training.recording import Recording, by_example, record_epoch, summary
 from jaxmlp.training.records import EpochRecord, Result
@@ -63,6 +75,46 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             f"network.sizes is {sizes}: {n[-1]} outputs, but {dataset.name} has {kind}: "
             f"expected {' or '.join(map(str, expected))} as the last size"
         )
+
+    if experiment.distort and len(dataset.shape) not in (2, 3):
+        raise ExperimentError(
+            f"distort distorts images, but an example of {dataset.name} has shape {dataset.shape}: expected (height, "
+            "width) or (height, width, channels), or no distort"
+        )
+    if experiment.network.label_smoothing and not dataset.labelled:
+        raise ExperimentError(
+            f"network.label_smoothing is {experiment.network.label_smoothing:g}, but {dataset.name} has no labels: "
+            "expected 0"
+        )
+
+
+class Divided(NamedTuple):
+    """A data set as an experiment uses it."""
+
+    dataset: Dataset
+    """Its training set is what is trained on."""
+    held_out: Examples
+    """What is validated on."""
+    indices: Int[np.ndarray, " N"]
+    """Where the examples of the training set lie in the whole."""
+    scale: Scale | None
+    """How they are standardised, if they are."""
+
+
+def divided(experiment: Experiment, dataset: Dataset) -> Divided:
+    """Cuts the validation set out, and standardises, as the experiment says.
+
+    Raises:
+        ExperimentError: for a data set that the experiment doesn't fit.
+    """
+    check_fit(experiment, dataset)
+    _, indices = split_indices(dataset.train.size, experiment.data.validation, experiment.train.seed)
+    dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
+    if not experiment.data.standardize:
+        return Divided(dataset, held_out, indices, None)
+    scale = Scale.of(dataset.train.inputs)
+    parts = [part._replace(inputs=scale(part.inputs)) for part in (dataset.train, dataset.test, held_out)]
+    return Divided(replace(dataset, train=parts[0], test=parts[1]), parts[2], indices, scale)
 
 
 def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None) -> None:
@@ -128,21 +180,18 @@ def fit(
     [0, 1, 1, 0]
     """
     started = time.perf_counter()
-    if dataset is None:
-        dataset = load_for(experiment)
-    else:
-        check_fit(experiment, dataset)
-    private = PrivateTraining.of(experiment, dataset.train.size - experiment.data.validation)
+    data = divided(experiment, load_for(experiment) if dataset is None else dataset)
+    private = PrivateTraining.of(experiment, data.dataset.train.size)
     with memory_for(experiment):
         if workdir is None:
-            return trained(experiment, dataset, private, None, report, stop, started)
-        folder = RunFolder.open(workdir, experiment, dataset, resume)
+            return trained(experiment, data, private, None, report, stop, started)
+        folder = RunFolder.open(workdir, experiment, data.dataset, data.scale, resume)
         try:
             ended = folder.ended()
             if ended is not None:
                 log.info("jaxmlp: %s: this run has ended: there is nothing to train", folder.path)
                 return ended
-            return trained(experiment, dataset, private, folder, report, stop, started)
+            return trained(experiment, data, private, folder, report, stop, started)
         except (StoppedError, DivergedError) as error:
             folder.stopped("interrupted" if isinstance(error, StoppedError) else "diverged", str(error))
             raise
@@ -167,7 +216,7 @@ def memory_for(experiment: Experiment) -> Iterator[None]:
 
 def trained(
     experiment: Experiment,
-    dataset: Dataset,
+    data: Divided,
     private: PrivateTraining | None,
     folder: RunFolder | None,
     report: Callable[[EpochRecord], None],
@@ -175,10 +224,9 @@ def trained(
     started: float,
 ) -> Run:
     """`fit`, from where the folder stands; `started` is when it was called."""
-    _, indices = split_indices(dataset.train.size, experiment.data.validation, experiment.train.seed)
-    dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
+    dataset, held_out, indices, scale = data
     start = initial_state(experiment)
-    training = Training(experiment, on_device(dataset.train), start.params, indices, private)
+    training = Training(experiment, on_device(dataset.train), start.params, indices, private, dataset.shape)
     validation = on_device(held_out)
 
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
@@ -254,7 +302,7 @@ def trained(
     )
     if folder is not None:
         folder.finish(result)
-    return Run(experiment, dataset.labelled, host_copy(state).params, tuple(history), result)
+    return Run(experiment, dataset.labelled, host_copy(state).params, tuple(history), result, scale)
 
 
 NONE = np.zeros(0, np.float32)
@@ -265,7 +313,7 @@ NAMED = 128
 """Of a batch's examples, so many are named."""
 
 
-class Part(NamedTuple):
+class Reached(NamedTuple):
     """Where training stands after a part of an epoch."""
 
     state: TrainState
@@ -286,13 +334,14 @@ class Training:
         start: Params,
         indices: Int[np.ndarray, " N"],
         private: PrivateTraining | None,
+        shape: tuple[int, ...],
     ) -> None:
         self.experiment, self.examples, self.indices = experiment, examples, indices
         self.count = len(indices)
         self.batch_size = min(experiment.train.batch_size, self.count)
         self.private = private
         self.start = start
-        self.optimizer = make(experiment.optimizer)
+        self.recipe = Recipe.of(experiment, shape, self.steps)
         self.portion = FIRST_PORTION
         """Steps to hand to the device at a time: soon, about a second's worth."""
 
@@ -314,7 +363,7 @@ class Training:
         counted: Any = state.optimizer
         return int(jax.device_get(counted.total_notfinite)) - sum(record.skipped or 0 for record in history)
 
-    def epoch(self, state: TrainState, epoch: int, losses: Float[np.ndarray, " step"]) -> Iterator[Part]:
+    def epoch(self, state: TrainState, epoch: int, losses: Float[np.ndarray, " step"]) -> Iterator[Reached]:
         """Trains the rest of an epoch, of which the steps of `losses` are done; a private or recorded one as a whole.
 
         Raises:
@@ -322,8 +371,8 @@ class Training:
         """
         record = self.experiment.record
         if self.private is not None:
-            state, cost = self.private.epoch(state, self.examples, epoch, self.optimizer)
-            yield Part(state, NONE, float(jax.device_get(cost)))
+            state, cost = self.private.epoch(state, self.examples, epoch, self.recipe)
+            yield Reached(state, NONE, float(jax.device_get(cost)))
             return
         order = order_of(self.experiment.train.seed, epoch, self.count, self.batch_size)
         placed = jax.device_put(order)
@@ -333,38 +382,32 @@ class Training:
                 self.start,
                 self.examples,
                 placed,
-                network=self.experiment.network,
-                optimizer=self.optimizer,
+                self.part(epoch, 0, self.steps),
+                recipe=self.recipe,
                 record=record,
             )
             recording = by_example(jax.device_get(found), order, self.count, record.every)
-            yield Part(state, NONE, float(jax.device_get(cost)), recording)
+            yield Reached(state, NONE, float(jax.device_get(cost)), recording)
             return
         met = jax.device_put(np.concatenate([losses, np.zeros(self.steps - losses.size, np.float32)]))
         first = losses.size
         while first < self.steps:
             last, begun = min(self.steps, first + self.portion), time.perf_counter()
-            before, (state, met, sound) = state, self.train(state, met, placed, first, last)
+            before, (state, met, sound) = state, self.train(state, met, placed, self.part(epoch, first, last))
             means = jax.device_get(met)[:last]
             if not self.is_sound(sound, means[first:]):
                 raise self.fault(before, epoch, order, placed, first, last)
             self.portion = max(1, min(4 * self.portion, int((last - first) / (time.perf_counter() - begun))))
             first = last
-            yield Part(state, means.copy(), self.mean(means) if last == self.steps else None)
+            yield Reached(state, means.copy(), self.mean(means) if last == self.steps else None)
+
+    def part(self, epoch: int, first: int, last: int) -> Part:
+        return Part.of(first, last, self.experiment.train.seed, (epoch - 1) * self.steps)
 
     def train(
-        self, state: TrainState, losses: Float[Array, " steps"], order: Int[Array, "steps B"], first: int, last: int
+        self, state: TrainState, losses: Float[Array, " steps"], order: Int[Array, "steps B"], part: Part
     ) -> Trained:
-        trained: Trained = train_steps(
-            state,
-            losses,
-            self.examples,
-            order,
-            jax.device_put((np.int32(first), np.int32(last))),
-            network=self.experiment.network,
-            optimizer=self.optimizer,
-            gradient=self.experiment.train.gradient,
-        )
+        trained: Trained = train_steps(state, losses, self.examples, order, part, recipe=self.recipe)
         return trained
 
     def is_sound(self, state: Bool[Array, ""], losses: Float[np.ndarray, " some"]) -> bool:
@@ -391,13 +434,17 @@ class Training:
         """What to say of steps that led from `state` to something not finite: they are trained again, one by one."""
         losses = jax.device_put(np.zeros(self.steps, np.float32))
         for step in range(first, last):
-            after = self.train(state, losses, placed, step, step + 1)
+            part = self.part(epoch, step, step + 1)
+            after = self.train(state, losses, placed, part)
             if not self.is_sound(after.sound, jax.device_get(after.losses)[step : step + 1]):
                 break
             state = after.state
         met = order[step][: self.count - step * self.batch_size]
-        batch = gather(self.examples, *jax.device_put((met, np.ones(met.size, np.float32))))
-        what = first_fault(state.params, batch, after.state.params, self.experiment)
+        weights = (np.arange(self.batch_size) < met.size).astype(np.float32)
+        number = jax.device_put(np.uint32((epoch - 1) * self.steps + step))
+        key = key_of(part.seed, number) if self.recipe.draws else None
+        batch, dropping = prepared(self.examples, placed[step], jax.device_put(weights), key, self.recipe)
+        what = first_fault(state.params, batch, after.state.params, self.experiment, dropping)
         named = " ".join(map(str, self.indices[met[:NAMED]])) + f" and {met.size - NAMED:,} more" * (met.size > NAMED)
         return DivergedError(
             f"training diverged in epoch {epoch}, at step {step + 1} of {self.steps}: {what} not finite; its batch has "

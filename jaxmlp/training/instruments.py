@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from jaxmlp import perexample
 from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.backprop import Trace
-from jaxmlp.network import Batch, Network, Params, counts, propagate, shares
+from jaxmlp.network import Batch, Network, Params, counts, masks, propagate, shares
 from jaxmlp.training.config import QuantityName
 from jaxmlp.training.epoch import flip
 
@@ -39,12 +39,14 @@ class Step(NamedTuple):
     """f_l'(z^l) of the hidden layers, shape (B, n_l)."""
 
 
-def slopes(params: Params, batch: Batch, network: Network) -> tuple[Float[Array, "B _"], ...]:
+def slopes(
+    params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None
+) -> tuple[Float[Array, "B _"], ...]:
     """f_l'(z^l) of the hidden layers, element by element; of softmax the Jacobian's diagonal, a (1 - a).
 
     The forward pass that this writes once more is the trace's; XLA computes it once.
     """
-    z, a = propagate(params, batch.inputs, network)
+    z, a = propagate(params, batch.inputs, network, masks(key, batch.inputs, network))
     pullback = ACTIVATIONS[network.activation].pullback
     pairs = zip(z[:-1], a[1:-1], strict=True)
     return tuple(a * (1 - a) if network.activation == "softmax" else pullback(jnp.ones_like(z), z, a) for z, a in pairs)

@@ -28,16 +28,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from jaxmlp.backprop import Trace, backpropagate
+from jaxmlp.backprop import Trace, backpropagate, decayed
 from jaxmlp.data.dataset import Examples
 from jaxmlp.errors import ExperimentError
-from jaxmlp.network import Network, Params
+from jaxmlp.network import Params
 from jaxmlp.perexample import clipped_sum
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import TrainState, flip, gather
+from jaxmlp.training.epoch import Recipe, TrainState, flip, key_of, prepared, updated
 
 
 def accounting() -> Any:
@@ -223,7 +222,7 @@ class Amounts(NamedTuple):
     batch_size: Float[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("network", "optimizer"), donate_argnames="state")
+@partial(jax.jit, static_argnames="recipe", donate_argnames="state")
 def train_private_epoch(
     state: TrainState,
     examples: Examples,
@@ -231,8 +230,7 @@ def train_private_epoch(
     weights: Float[Array, "steps capacity"],
     amounts: Amounts,
     *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One step of `optimizer` along the private gradient a row: the new state, and the mean loss of the examples drawn.
 
@@ -242,13 +240,15 @@ def train_private_epoch(
 
     def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:
         rows, mask, number = at
-        trace = backpropagate(flip(state.params), gather(examples, rows, mask), network)
+        drawing = key_of(amounts.seed, number) if recipe.draws else None
+        batch, dropping = prepared(examples, rows, mask, drawing, recipe)
+        params = flip(state.params)
+        trace = backpropagate(params, batch, recipe.network, dropping)
         key = noise_key(amounts.seed, number)
         gradient = private_gradient(trace, key, amounts.clip, amounts.sigma, amounts.batch_size)
-        updates, optimizer_state = optimizer.update(flip(gradient), state.optimizer, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        after = updated(state, flip(decayed(gradient, params, recipe.network)), recipe)
         sound = jnp.where(jnp.abs(trace.losses) < 1e30, mask, 0)
-        return TrainState(params, optimizer_state), (jnp.sum(jnp.where(sound > 0, trace.losses, 0)), jnp.sum(sound))
+        return after, (jnp.sum(jnp.where(sound > 0, trace.losses, 0)), jnp.sum(sound))
 
     numbers = amounts.first + jnp.arange(indices.shape[0], dtype=jnp.uint32)
     state, (costs, counted) = jax.lax.scan(step, flip(state), (indices, weights, numbers))
@@ -287,7 +287,7 @@ class PrivateTraining:
         return self.steps.spent(epoch * steps_of_epoch(self.count, self.batch_size))
 
     def epoch(
-        self, state: TrainState, examples: Examples, epoch: int, optimizer: optax.GradientTransformation
+        self, state: TrainState, examples: Examples, epoch: int, recipe: Recipe
     ) -> tuple[TrainState, Float[Array, ""]]:
         """Trains epoch `epoch`, counted from 1."""
         seed, first = self.experiment.train.seed, (epoch - 1) * steps_of_epoch(self.count, self.batch_size)
@@ -299,7 +299,6 @@ class PrivateTraining:
             examples,
             *jax.device_put(drawn),
             Amounts(*jax.device_put((*integers, *floats))),
-            network=self.experiment.network,
-            optimizer=optimizer,
+            recipe=recipe,
         )
         return trained

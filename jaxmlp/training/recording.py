@@ -6,54 +6,57 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
-from jaxmlp.backprop import backpropagate, mean_gradient
+from jaxmlp.backprop import backpropagate, decayed, mean_gradient
 from jaxmlp.data.dataset import Examples
-from jaxmlp.network import Network, Params, weighted_mean
+from jaxmlp.network import Params, weighted_mean
 from jaxmlp.training.config import Record
-from jaxmlp.training.epoch import TrainState, flip, gather, masks
+from jaxmlp.training.epoch import Part, Recipe, TrainState, fill_weights, flip, key_of, prepared, updated
 from jaxmlp.training.instruments import OF_EXAMPLES, Step, measure, slopes
 
 
-@partial(jax.jit, static_argnames=("network", "optimizer", "record"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("recipe", "record"), donate_argnames="state")
 def record_epoch(
     state: TrainState,
     start: Params,
     examples: Examples,
     order: Int[Array, "steps batch_size"],
+    part: Part,
     *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
     record: Record,
 ) -> tuple[TrainState, Float[Array, ""], dict[str, Array]]:
     """`train_epoch` with the hand-derived gradient, and every recorded quantity with an axis of steps in front.
 
     The steps are the first and every `record.every`-th after it. `start` are the parameters that the run started from.
+    Gradients are those of the examples' costs, with the dropout of the step; the weights' penalty is no part of them.
     """
     count, steps = examples.inputs.shape[0], order.shape[0]
-    flipped_start = flip(start)
+    flipped_start, network = flip(start), recipe.network
 
-    def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, tuple[Array, dict[str, Array]]]:
-        indices, weights, due = at
-        batch = gather(examples, indices, weights)
+    def step(
+        state: TrainState, at: tuple[Array, Array, Array, Array]
+    ) -> tuple[TrainState, tuple[Array, dict[str, Array]]]:
+        indices, weights, due, number = at
+        key = key_of(part.seed, number) if recipe.draws else None
+        batch, dropping = prepared(examples, indices, weights, key, recipe)
         params = flip(state.params)
-        trace = backpropagate(params, batch, network)
+        trace = backpropagate(params, batch, network, dropping)
         gradient = flip(mean_gradient(trace))
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        after: Any = optax.apply_updates(state.params, updates)
+        after = updated(state, decayed(gradient, state.params, network), recipe)
 
         def recorded() -> dict[str, Array]:
-            known = Step(trace, gradient, state.params, after, flipped_start, slopes(params, batch, network))
-            return measure(known, record.quantities)
+            f = slopes(params, batch, network, dropping)
+            return measure(Step(trace, gradient, state.params, after.params, flipped_start, f), record.quantities)
 
         found = recorded() if record.every == 1 else jax.lax.cond(due, recorded, partial(blank, recorded))
         cost = weighted_mean(trace.losses, trace.weights)
-        return TrainState(after, optimizer_state), (cost * jnp.sum(weights), found)
+        return after, (cost * jnp.sum(weights), found)
 
     due = jnp.arange(steps) % record.every == 0
-    state, (costs, found) = jax.lax.scan(step, flip(state), (order, masks(count, order.shape), due))
+    numbers = part.number + jnp.arange(steps, dtype=jnp.uint32)
+    state, (costs, found) = jax.lax.scan(step, flip(state), (order, fill_weights(count, order.shape), due, numbers))
     kept = {name: values[:: record.every] for name, values in found.items()}
     return flip(state), jnp.sum(costs) / count, kept
 

@@ -37,7 +37,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from jaxmlp.data.dataset import Dataset, as_inputs
+from jaxmlp.data.dataset import Dataset, Scale, as_inputs
 from jaxmlp.errors import RunError
 from jaxmlp.network import Network, Params, forward, init
 from jaxmlp.training.checkpoints import Saver, Snapshot, flush, newest, path_of, restore
@@ -64,11 +64,14 @@ class Run:
     history: tuple[EpochRecord, ...] = field(repr=False)
     result: Result | None
     """None where the run did not come to its end."""
+    scale: Scale | None = field(default=None, repr=False)
+    """How the inputs were standardised, if they were."""
 
     def outputs(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N n_L"]:
         """The network's outputs a^L for inputs of shape (N, n_0), or (N, ...) with n_0 numbers an example.
 
-        As in training, uint8 counts as grey levels from 0 to 255, other numbers are taken as they are.
+        As in training, uint8 counts as grey levels from 0 to 255, other numbers are taken as they are; and where the
+        experiment standardises, all are, with the mean and deviation of what was trained on.
 
         Raises:
             RunError: where an example has another number of features than the network has inputs.
@@ -79,6 +82,8 @@ class Run:
             raise RunError(
                 f"inputs have shape {inputs.shape}: expected (N, {n_0}), or (N, ...) with {n_0} in an example"
             )
+        if self.scale is not None:
+            rows = self.scale(rows)
         rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
         params, rows = jax.device_put((self.params, rows))
         outputs: np.ndarray = jax.device_get(outputs_for(params, rows, network=self.experiment.network))
@@ -141,7 +146,9 @@ class RunFolder:
         self._events: Any = None
 
     @staticmethod
-    def open(path: str | PathLike[str], experiment: Experiment, dataset: Dataset, resume: bool) -> "RunFolder":
+    def open(
+        path: str | PathLike[str], experiment: Experiment, dataset: Dataset, scale: Scale | None, resume: bool
+    ) -> "RunFolder":
         """A new run in the folder `path`, which is made where it doesn't exist; or the run that is there, to go on.
 
         Raises:
@@ -156,9 +163,10 @@ class RunFolder:
             "dataset": {
                 "name": dataset.name,
                 "labelled": dataset.labelled,
-                "train": dataset.train.size - experiment.data.validation,
+                "train": dataset.train.size,
                 "test": dataset.test.size,
-            },
+            }
+            | ({} if scale is None else {name: array.tolist() for name, array in scale._asdict().items()}),
         }
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -464,7 +472,7 @@ def shape_of_state(experiment: Experiment) -> TrainState:
 
     def state() -> TrainState:
         params = init(jax.random.key(0), experiment.network)
-        return TrainState(params, make(experiment.optimizer).init(params))
+        return TrainState(params, make(experiment.optimizer, experiment.schedule).init(params))
 
     shape: TrainState = jax.eval_shape(state)
     return shape
@@ -481,6 +489,7 @@ class Kept:
     result: Result | None
     stopped: dict[str, str] = field(default_factory=dict)
     """Its `kind`, such as diverged, and the `message`, where it ended before its end and could say so."""
+    scale: Scale | None = None
 
 
 def read(path: str | PathLike[str]) -> Kept:
@@ -494,6 +503,7 @@ def read(path: str | PathLike[str]) -> Kept:
     try:
         config = json.loads(file.read_text())
         experiment, labelled = Experiment.from_dict(config["experiment"]), bool(config["dataset"]["labelled"])
+        scale = scale_in(config["dataset"], experiment)
         surroundings = dict(config.get("environment", {}))
         file = folder / "metrics.jsonl"  # not there before the first epoch begins
         lines = file.read_text().splitlines() if file.exists() else []
@@ -508,7 +518,17 @@ def read(path: str | PathLike[str]) -> Kept:
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:
         raise RunError(f"{file}: the run can't be read: {reason_of(error)}") from error
-    return Kept(experiment, labelled, surroundings, history, result, stopped)
+    return Kept(experiment, labelled, surroundings, history, result, stopped, scale)
+
+
+def scale_in(dataset: dict[str, Any], experiment: Experiment) -> Scale | None:
+    """How config.json says that inputs were standardised."""
+    if not experiment.data.standardize:
+        return None
+    mean, deviation = (np.asarray(dataset[name], np.float32) for name in ("mean", "deviation"))
+    if not mean.shape == deviation.shape == experiment.network.sizes[:1]:
+        raise ValueError(f"dataset.mean has shape {mean.shape}: expected {experiment.network.sizes[:1]}")
+    return Scale(mean, deviation)
 
 
 def read_losses(folder: Path) -> Float[np.ndarray, " steps"]:
@@ -533,8 +553,8 @@ def load(path: str | PathLike[str], *, best: bool = False) -> Run:
     if kept.result is not None and len(snapshot.history) != kept.result.epochs:
         log.warning("jaxmlp: %s: its last checkpoint is gone; --resume trains it again", path)
     if not best:
-        return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, kept.result)
+        return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, kept.result, kept.scale)
     if snapshot.best is None:
         raise RunError(f"{path}: no epoch has been validated: expected best=False")
     snapshot = restore(path_of(folder, snapshot.best), like, kept.experiment)
-    return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, None)
+    return Run(kept.experiment, kept.labelled, snapshot.state.params, snapshot.history, None, kept.scale)

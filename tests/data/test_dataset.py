@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import Dataset
-from jaxmlp.data.dataset import as_inputs, split
+from jaxmlp.data.dataset import Scale, as_inputs, split
 
 
 @given(validation=st.integers(0, 202), seed=st.integers(0, 1000))
@@ -47,3 +47,27 @@ def test_lists_columns_and_booleans_are_labels(targets: list) -> None:
     assert dataset.labelled
     assert dataset.train.targets.tolist() == [0, 1, 1]
     assert dataset.train.inputs.tolist() == inputs
+
+
+def test_a_scale_brings_every_feature_to_mean_0_and_deviation_1() -> None:
+    rng = np.random.default_rng(0)
+    inputs = (rng.normal(size=(50, 4)) * [1, 1e-3, 1e4, 1] + [0, 5, -1e5, 1e6]).astype(np.float32)
+    scale = Scale.of(inputs)
+    assert scale.mean.dtype == scale.deviation.dtype == scale(inputs).dtype == np.float32
+    np.testing.assert_allclose(scale.mean, inputs.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scale(inputs).std(axis=0), 1, rtol=1e-3)
+    np.testing.assert_allclose(scale(inputs)[:, :3].mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(scale(inputs[:1] + 1), (inputs[:1] + 1 - scale.mean) / scale.deviation, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e7, 1e-30, 1e30])
+def test_a_constant_feature_is_0_and_a_new_value_of_it_keeps_its_distance(value: float) -> None:
+    inputs = np.full((1001, 1), value, np.float32)
+    scale = Scale.of(inputs)
+    assert scale.deviation.tolist() == [1]
+    np.testing.assert_array_equal(scale(inputs), np.zeros((1001, 1)))
+
+
+def test_grey_levels_are_scaled_as_they_are() -> None:
+    inputs = np.array([[0, 7], [255, 7]], np.uint8)
+    assert Scale.of(inputs)(inputs).tolist() == [[-1, 0], [1, 0]]

@@ -19,6 +19,8 @@ from jaxmlp import (
     Record,
     Train,
 )
+from jaxmlp.data.distortions import Distort
+from jaxmlp.training.config import Schedule
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -29,7 +31,7 @@ from jaxmlp import (
         (lambda: Optimizer(learning_rate=-0.5), "optimizer.learning_rate is -0.5: expected a finite number"),
         (lambda: Optimizer(learning_rate=float("nan")), "optimizer.learning_rate is nan"),
         (lambda: Optimizer(learning_rate=float("inf")), "optimizer.learning_rate is inf"),
-        (lambda: Optimizer(name="sdg"), "optimizer.name is 'sdg': expected sgd or adam"),
+        (lambda: Optimizer(name="sdg"), "optimizer.name is 'sdg': expected one of .*adam, .*sgd"),
         (lambda: Train(epochs=0), "train.epochs is 0: expected 1 or more"),
         (lambda: Train(batch_size=0), "train.batch_size is 0"),
         (lambda: Train(seed=-1), "train.seed is -1: expected a number from 0"),
@@ -43,6 +45,13 @@ from jaxmlp import (
         (lambda: Optimizer(nonfinite="ignore"), "optimizer.nonfinite is 'ignore': expected stop or skip"),
         (lambda: Checkpoint(keep=0), "checkpoint.keep is 0: expected 1 or more"),
         (lambda: Checkpoint(seconds=-1.0), "checkpoint.seconds is -1.0: expected 0 or more seconds"),
+        (lambda: Schedule("linear"), "schedule.name is 'linear': expected constant, cosine, exponential or step"),
+        (lambda: Schedule(warmup=-1.0), "schedule.warmup is -1.0: expected a finite number of 0 or more"),
+        (lambda: Schedule(factor=0.0), "schedule.factor is 0.0: expected a finite number above 0"),
+        (lambda: Schedule(every=0), "schedule.every is 0.0: expected a finite number above 0"),
+        (lambda: Schedule(end=float("nan")), "schedule.end is nan"),
+        (lambda: Data(standardize=1), "data.standardize is 1: expected True or False"),
+        (lambda: Experiment(Network((4, 2)), schedule="cosine"), "schedule is 'cosine': expected a jaxmlp.Schedule"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
     ],
 )
@@ -63,7 +72,15 @@ def test_numpys_numbers_are_as_good_as_pythons() -> None:
 
 
 def test_settings_survive_json() -> None:
-    experiment = Experiment(Network((4, 3, 2), "relu"), optimizer=Optimizer("adam", 0.01), train=Train(seed=3))
+    experiment = Experiment(
+        Network(
+            (4, 3, 2), "relu", dropout=0.1, input_dropout=0.2, l2=0.3, label_smoothing=0.4, initializer="normal:0.1"
+        ),
+        optimizer=Optimizer("adam", 0.01, (("b1", 0.8), ("nesterov", 1.0)), 0.1, 1.0, 2.0),
+        schedule=Schedule("cosine", warmup=1.0),
+        train=Train(seed=3),
+        distort=Distort(shift=1.0),
+    )
     assert Experiment.from_dict(json.loads(json.dumps(experiment.as_dict()))) == experiment
 
 
@@ -95,6 +112,11 @@ def test_settings_without_a_record_are_an_older_runs() -> None:
     assert Experiment.from_dict(settings) == experiment
 
 
+def test_a_private_run_does_not_standardise() -> None:
+    with pytest.raises(ExperimentError, match=r"data.standardize is True, but privacy.epsilon is 2: expected False"):
+        Experiment(Network((4, 2)), Data(standardize=True), privacy=Privacy(epsilon=2.0))
+
+
 def test_a_private_run_records_nothing() -> None:
     with pytest.raises(ExperimentError, match=r"record.quantities is loss, but privacy.epsilon is 2: expected none"):
         Experiment(Network((4, 2)), record=Record(("loss",)), privacy=Privacy(epsilon=2.0))
@@ -103,7 +125,7 @@ def test_a_private_run_records_nothing() -> None:
 VALID = json.loads(json.dumps(Experiment(Network((4, 3, 2)), record=Record(("loss",))).as_dict()))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 WORDS = st.sampled_from(
-    ["relu", "softmax", "sgd", "mnist", "loss", "stop", "skip", "sizes", "record", "epsilon", "auto"]
+    ["relu", "softmax", "sgd", "mnist", "loss", "stop", "skip", "sizes", "record", "epsilon", "auto", "cosine", "muon"]
 )
 SIMPLE = SCALARS | WORDS
 VALUES = SIMPLE | st.lists(SIMPLE, max_size=2) | st.dictionaries(WORDS, SIMPLE, max_size=2)

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
 from jaxmlp.data.dataset import Examples, on_device
-from jaxmlp.training.epoch import Trained, TrainState, evaluate, mean_loss, order_of, train_epoch, train_steps
+from jaxmlp.training.epoch import (
+    Part,
+    Recipe,
+    Trained,
+    TrainState,
+    evaluate,
+    mean_loss,
+    order_of,
+    train_epoch,
+    train_steps,
+)
 
 NETWORK = Network((20, 6, 3))
 
@@ -31,9 +41,7 @@ def one_epoch(
     optimizer = changes.get("optimizer", SGD)
     order = jax.device_put(order_of(0, 1, digits.train.size, batch_size))
     state = start(network, optimizer)
-    trained = train_epoch(
-        state, on_device(digits.train), order, network=network, optimizer=optimizer, gradient=gradient
-    )
+    trained = train_epoch(state, on_device(digits.train), order, recipe=Recipe(network, optimizer, gradient))
     assert bool(trained.sound)
     return trained.state, mean_loss(trained.losses, digits.train.size, batch_size)
 
@@ -124,7 +132,7 @@ def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) ->
     examples, state = on_device(digits.train), start(NETWORK, SGD)
     for epoch in range(1, 4):
         order = jax.device_put(order_of(0, epoch, 203, 50))
-        state, _, _ = train_epoch(state, examples, order, network=NETWORK, optimizer=SGD, gradient="manual")
+        state, _, _ = train_epoch(state, examples, order, recipe=Recipe(NETWORK, SGD))
     assert train_steps._cache_size() == 1
 
 
@@ -136,19 +144,19 @@ def test_an_epoch_is_the_same_bit_for_bit_whole_and_in_parts(
     digits: Dataset, optimizer: optax.GradientTransformation, cuts: set[int]
 ) -> None:
     examples, order = on_device(digits.train), jax.device_put(order_of(0, 1, 203, 16))
-    options = {"network": NETWORK, "optimizer": optimizer, "gradient": "manual"}
-    whole = train_epoch(start(NETWORK, optimizer), examples, order, **options)
+    recipe = Recipe(NETWORK, optimizer)
+    whole = train_epoch(start(NETWORK, optimizer), examples, order, recipe=recipe)
     state, losses = start(NETWORK, optimizer), jnp.zeros(13, jnp.float32)
     for first, last in itertools.pairwise([0, *sorted(cuts), 13]):
-        part = jax.device_put((np.int32(first), np.int32(last)))
-        state, losses, _ = train_steps(state, losses, examples, order, part, **options)
+        part = Part.of(first, last, seed=0, number=0)
+        state, losses, _ = train_steps(state, losses, examples, order, part, recipe=recipe)
     jax.tree.map(np.testing.assert_array_equal, (state, losses), (whole.state, whole.losses))
 
 
 def test_parameters_that_are_not_finite_are_noticed(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
-    options = {"network": Network((20, 6, 3), "relu", "identity"), "optimizer": optax.sgd(1e30), "gradient": "manual"}
-    trained: Trained = train_epoch(start(NETWORK, SGD), on_device(digits.train), order, **options)
+    recipe = Recipe(Network((20, 6, 3), "relu", "identity"), optax.sgd(1e30))
+    trained: Trained = train_epoch(start(NETWORK, SGD), on_device(digits.train), order, recipe=recipe)
     assert not bool(trained.sound)
 
 
@@ -159,10 +167,8 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
         jnp.zeros(5, jnp.float32),
         on_device(digits.train),
         order,
-        (jnp.int32(0), jnp.int32(5)),
-        network=NETWORK,
-        optimizer=SGD,
-        gradient="manual",
+        Part.of(0, 5, seed=0, number=0),
+        recipe=Recipe(NETWORK, SGD),
     ).as_text()
     assert "203x20xui8" in program
     assert "203x20xf32" not in program
@@ -180,10 +186,8 @@ def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any
         jax.ShapeDtypeStruct((steps,), np.float32),
         Examples(inputs, targets),
         jax.ShapeDtypeStruct((steps, 32), np.int32),
-        (jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.int32)),
-        network=network,
-        optimizer=SGD,
-        gradient=gradient,
+        jax.eval_shape(lambda: Part.of(0, 0, seed=0, number=0)),
+        recipe=Recipe(network, SGD, gradient),
     )
     return lowered, lowered.compile()
 

@@ -14,8 +14,9 @@ import pytest
 import jaxmlp
 from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer, OutOfMemoryError, RunError, Train
 from jaxmlp.data.dataset import split_indices
+from jaxmlp.network import masks
 from jaxmlp.training import fit as fitting
-from jaxmlp.training.epoch import order_of
+from jaxmlp.training.epoch import key_of, order_of
 
 pytestmark = pytest.mark.own_precision  # training is in float32
 EXPERIMENT = Experiment(
@@ -63,6 +64,30 @@ def test_the_step_the_leaf_and_the_batch_of_a_fault_are_named(
         jaxmlp.fit(experiment, dataset({example: 1e30}))
     message = str(caught.value)
     assert f"training diverged in epoch 1, at step {step} of 7: the losses are not finite; its batch has" in message
+    assert "the training examples " + " ".join(map(str, batch)) + "; a smaller optimizer.learning_rate" in message
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+def test_a_fault_is_found_where_it_was_met_also_with_dropout(gradient: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps that are trained again drop what they dropped: the huge input is met when it first isn't left out."""
+    monkeypatch.setattr(fitting, "FIRST_PORTION", 3)
+    example = int(TRAINED[17])
+    experiment = replace(
+        EXPERIMENT,
+        network=replace(EXPERIMENT.network, input_dropout=0.7, label_smoothing=0.1, l2=0.01),
+        train=replace(EXPERIMENT.train, gradient=gradient, epochs=30),
+    )
+    for epoch in range(1, 31):  # by the masks alone, without training
+        step, batch = where(example, epoch)
+        key = key_of(*jax.device_put((np.uint32(0), np.uint32(7 * (epoch - 1) + step - 1))))
+        M = masks(jax.random.split(key)[0], jax.numpy.zeros((8, 4), np.float32), experiment.network)
+        if M[0][batch.index(example), 2] > 0:
+            break
+    assert epoch > 1
+    with pytest.raises(DivergedError) as caught:
+        jaxmlp.fit(experiment, dataset({example: 1e30}))
+    message = str(caught.value)
+    assert f"training diverged in epoch {epoch}, at step {step} of 7: the losses are not finite; its" in message
     assert "the training examples " + " ".join(map(str, batch)) + "; a smaller optimizer.learning_rate" in message
 
 

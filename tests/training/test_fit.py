@@ -1,12 +1,16 @@
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import sklearn.datasets
+import sklearn.linear_model
 
 import jaxmlp
 from jaxmlp import Data, Dataset, DivergedError, Experiment, ExperimentError, Network, Optimizer, RunError, Train
 from jaxmlp.training.epoch import initial_state
+from jaxmlp.training.fit import divided
 
 EXPERIMENT = Experiment(
     Network((20, 8, 3)),
@@ -172,3 +176,90 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(validation: int, dig
 def test_sizes_that_do_not_fit_the_data_are_refused(sizes: tuple[int, ...], message: str, digits: Dataset) -> None:
     with pytest.raises(ExperimentError, match=message):
         jaxmlp.fit(replace(EXPERIMENT, network=Network(sizes)), digits)
+
+
+STANDARDISED = replace(EXPERIMENT, data=Data(validation=40, standardize=True), train=Train(epochs=2, batch_size=16))
+
+
+def test_standardisation_is_of_the_examples_trained_on_alone(digits: Dataset) -> None:
+    data = divided(STANDARDISED, digits)
+    train = digits.train.inputs[data.indices].astype(np.float64)
+    np.testing.assert_allclose(data.scale.mean, train.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(data.scale.deviation, train.std(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(data.dataset.train.inputs.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(data.dataset.train.inputs.std(axis=0), 1, rtol=1e-5)
+    held_out = np.setdiff1d(np.arange(203), data.indices)
+    for inputs, raw in (
+        (data.held_out.inputs, digits.train.inputs[held_out]),
+        (data.dataset.test.inputs, digits.test.inputs),
+    ):
+        np.testing.assert_allclose(inputs, (raw - train.mean(axis=0)) / train.std(axis=0), rtol=1e-4, atol=1e-5)
+    other = digits.train.inputs.copy()
+    other[held_out] = 255 - other[held_out]
+    changed = divided(STANDARDISED, replace(digits, train=digits.train._replace(inputs=other)))
+    np.testing.assert_array_equal(changed.scale.mean, data.scale.mean)
+
+
+def test_outputs_of_raw_inputs_are_the_networks_of_standardised_ones_also_after_loading(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    run = jaxmlp.fit(STANDARDISED, digits, workdir=tmp_path / "run")
+    raw = digits.test.inputs
+    scaled = (raw.astype(np.float32) - run.scale.mean) / run.scale.deviation
+    expected = jaxmlp.forward(run.params, jax.numpy.asarray(scaled), STANDARDISED.network)
+    np.testing.assert_allclose(run.outputs(raw), expected, rtol=1e-5)
+    assert (run.predict(raw) == digits.test.targets).mean() == run.result.test_accuracy
+    loaded = jaxmlp.load(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, loaded.scale, run.scale)
+    np.testing.assert_array_equal(loaded.outputs(raw), run.outputs(raw))
+    np.testing.assert_array_equal(loaded.outputs(raw.astype(np.float64)), run.outputs(raw))  # of any type
+    np.testing.assert_array_equal(loaded.outputs(raw.reshape(-1, 5, 4)), run.outputs(raw))
+
+
+@pytest.mark.usefixtures("optax_promotes")
+def test_a_constant_feature_does_no_harm() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(1000, 1e-3, size=(200, 3)).astype(np.float32)
+    x[:, 1] = 0.1
+    labels = (x[:, 0] > 1000).astype(int)
+    experiment = Experiment(
+        Network((3, 1), loss="binary_cross_entropy"), Data(validation=0, standardize=True), Optimizer("adam", 0.1)
+    )
+    run = jaxmlp.fit(experiment, Dataset.from_arrays(x, labels, x, labels))
+    assert run.scale.deviation[1] == 1
+    assert run.result.test_accuracy > 0.97
+
+
+def tabular(name: str) -> Dataset:
+    """A set that comes with scikit-learn, a third of it to test on."""
+    x, y = getattr(sklearn.datasets, name)(return_X_y=True, **{"scaled": False} if name == "load_diabetes" else {})
+    order = np.random.default_rng(0).permutation(len(x))
+    test, train = order[: len(x) // 3], order[len(x) // 3 :]
+    return Dataset.from_arrays(x[train], y[train], x[test], y[test], name=name)
+
+
+@pytest.mark.usefixtures("optax_promotes")
+def test_wine_is_told_apart_only_where_its_features_are_brought_to_one_scale() -> None:
+    network = Network((13, 16, 3), "tanh", "softmax", "cross_entropy")
+    experiment = Experiment(network, Data(validation=0, standardize=True), Optimizer("adam", 0.01), Train(epochs=30))
+    wine = tabular("load_wine")
+    assert jaxmlp.fit(experiment, wine).result.test_accuracy >= 0.95
+    assert jaxmlp.fit(replace(experiment, data=Data(validation=0)), wine).result.test_accuracy < 0.9
+
+
+@pytest.mark.usefixtures("optax_promotes")
+def test_diabetes_is_predicted_about_as_well_as_by_least_squares() -> None:
+    dataset = tabular("load_diabetes")
+    y = dataset.train.targets
+    mean, deviation = y.mean(), y.std()
+    dataset = replace(
+        dataset,
+        train=dataset.train._replace(targets=(y - mean) / deviation),
+        test=dataset.test._replace(targets=(dataset.test.targets - mean) / deviation),
+    )
+    network = Network((10, 16, 1), "tanh", "identity", l2=0.02)
+    experiment = Experiment(network, Data(validation=0, standardize=True), Optimizer("adam", 0.01), Train(epochs=30))
+    run = jaxmlp.fit(experiment, dataset)
+    line = sklearn.linear_model.LinearRegression().fit(dataset.train.inputs, dataset.train.targets)
+    least_squares = ((line.predict(dataset.test.inputs) - dataset.test.targets) ** 2).mean()
+    assert run.result.test_loss < 1.1 * least_squares < 0.75  # of a variance of about 1

@@ -16,7 +16,7 @@ from jaxmlp import Batch, Data, Dataset, Experiment, ExperimentError, Network, O
 from jaxmlp.data.dataset import on_device
 from jaxmlp.perexample import clipped_sum
 from jaxmlp.training import privacy
-from jaxmlp.training.epoch import initial_state
+from jaxmlp.training.epoch import Recipe, initial_state
 from jaxmlp.training.optimizers import make
 from jaxmlp.training.privacy import (
     PrivateTraining,
@@ -304,7 +304,7 @@ def test_a_private_epoch_is_its_steps_one_by_one(digits: Dataset) -> None:
     optimizer = make(PRIVATE.optimizer)
     state = initial_state(PRIVATE)
     params, examples = state.params, on_device(digits.train)
-    trained, cost = private.epoch(state, examples, 3, optimizer)
+    trained, cost = private.epoch(state, examples, 3, Recipe(PRIVATE.network, optimizer))
     params, (indices, weights) = initial_state(PRIVATE).params, draw(0, 3, 203, 50)
     losses, steps = 0.0, steps_of_epoch(203, 50)
     assert steps == 4
