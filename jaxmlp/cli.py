@@ -14,9 +14,11 @@ from jaxmlp.errors import ExperimentError, JaxmlpError, StoppedError
 from jaxmlp.interrupts import Interrupts
 
 if TYPE_CHECKING:
+    from jaxmlp.data.dataset import Dataset
     from jaxmlp.training.check import Checked
     from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
+    from jaxmlp.views.terminal import Terminal
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,6 +84,20 @@ def parser() -> Parser:
     )
     show.add_argument("folder", metavar="RUN", type=Path, help="a run's folder, such as runs/lesson")
     show.set_defaults(run=lambda given, interrupts: run_show(given.folder))
+
+    data = commands.add_parser(
+        "data",
+        help="list the data sets that are there, or show some, with a picture of their images",
+        description="Lists the data sets that are in the package, in the standard folder of TensorFlow Datasets and in "
+        "the cache; or shows those that are named, and draws their first images, a class a row.",
+    )
+    data.add_argument(
+        "sources", metavar="SOURCE", nargs="*", help="as data.source has it: mnist, idx:DIR, npz:FILE, tfds:NAME"
+    )
+    data.add_argument(
+        "--png", metavar="FILE", type=Path, help="for the picture of a single SOURCE; by default its name and .png"
+    )
+    data.set_defaults(run=lambda given, interrupts: run_data(given.sources, given.png))
 
     devices = commands.add_parser("devices", help="list the devices that JAX sees")
     devices.set_defaults(run=lambda given, interrupts: run_devices())
@@ -355,6 +371,47 @@ def run_show(folder: Path) -> int:
         write_whole(folder / "curves.png", page)
     console.print(f"{folder / 'curves.png'} shows them", soft_wrap=True, highlight=False, markup=False)
     return 0
+
+
+def run_data(sources: Sequence[str], png: Path | None) -> int:
+    from jaxmlp.data.cache import home
+    from jaxmlp.data.listing import available, loaded, short_name
+    from jaxmlp.data.tfds import standard_folder
+    from jaxmlp.errors import DataError
+    from jaxmlp.views.data import data_table
+    from jaxmlp.views.terminal import Terminal
+
+    console = Terminal()
+    if png is not None and len(sources) != 1:
+        raise DataError(f"--png is {png}, for the picture of one SOURCE: expected one, found {len(sources)}")
+    if not sources:
+        console.print(data_table(available()))
+        folders = f"TFDS: {standard_folder()}\nthe cache: {home()}"
+        console.print(folders, soft_wrap=True, highlight=False, markup=False)
+        return 0
+    for source in sources:
+        entry, dataset = loaded(source)
+        console.print(data_table([entry]))
+        if dataset.names:
+            console.print(f"classes: {', '.join(dataset.names)}", soft_wrap=True, highlight=False, markup=False)
+        draw_examples(dataset, png or Path(f"{short_name(source)}.png"), console)
+    return 0
+
+
+def draw_examples(dataset: "Dataset", file: Path, console: "Terminal") -> None:
+    from jaxmlp.training.run import write_whole, writing
+    from jaxmlp.views.data import examples_figure
+    from jaxmlp.views.plots import png
+
+    figure = examples_figure(dataset)
+    if figure is None:
+        shape = " x ".join(map(str, dataset.shape))
+        console.print(f"an example is {shape} numbers, no image: none is drawn", soft_wrap=True, highlight=False)
+        return
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, png(figure))
+    console.print(f"{file} shows its first images", soft_wrap=True, highlight=False, markup=False)
 
 
 def run_devices() -> int:

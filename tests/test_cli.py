@@ -135,6 +135,12 @@ ERRORS = [
     (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: "),
     (["compare", "small.py", "--workdir", "small.py/x"], "small.py/x: can't be written: Not a directory"),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
+    (["data", "idx:nowhere"], "nowhere: no such folder"),
+    (["data", "cifar"], "data.source is 'cifar': expected mnist, idx:FOLDER, npz:FILE, tfds:NAME, or dct:"),
+    (["data", "tfds:emnist/"], "data.source is 'tfds:emnist/': expected tfds:NAME, such as mnist, emnist/letters"),
+    (["data", "--png", "x.png"], "--png is x.png, for the picture of one SOURCE: expected one, found 0"),
+    (["data", "mnist", "idx:data", "--png", "x.png"], "for the picture of one SOURCE: expected one, found 2"),
+    (["data", "idx:data", "--png", "small.py/x"], "small.py/x: can't be written: "),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
     (["train", "small.py", "--resume", "--workdir", "used"], "used/config.json: the run can't be read: "),
     (["train", "small.py", "--optimizer.nonfinite", "ignore"], "invalid choice 'ignore' for argument"),
@@ -182,6 +188,28 @@ def test_help_needs_no_jax() -> None:
     assert end.returncode == 0
     assert "train an experiment's network" in end.stdout
     assert end.stdout.endswith("set()\n")
+
+
+def test_data_lists_what_is_there_and_draws_what_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(place / "standard"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    end = jaxmlp_command(place, "data")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert re.search(r"mnist .* 60,000 .* 10,000 .* 28 x 28 .* 10 .* 11.3 MB .* the package", end.stdout)
+    assert end.stdout.endswith(f"TFDS: {place / 'standard'}\nthe cache: {place / 'cache' / 'jaxmlp' / 'tfds'}\n")
+    for arguments, file in (([], "data.png"), (["--png", "made/x.png"], "made/x.png")):
+        end = jaxmlp_command(place, "data", "idx:data", *arguments)
+        assert (end.returncode, end.stderr) == (0, "")
+        assert end.stdout.endswith(f"{file} shows its first images\n")
+        assert (place / file).read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_says_why_nothing_is_drawn(place: Path) -> None:
+    end = jaxmlp_command(place, "data", "dct:mnist")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert end.stdout.endswith("an example is 99 numbers, no image: none is drawn\n")
+    assert not [*place.glob("*.png")]
 
 
 def test_devices_lists_what_jax_sees() -> None:

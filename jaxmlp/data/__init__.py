@@ -1,1 +1,1 @@
-"""Data sets as arrays: bundled MNIST, folders of IDX files, NPZ files."""
+"""Data sets as arrays: bundled MNIST, folders of IDX files, NPZ files, TensorFlow Datasets."""

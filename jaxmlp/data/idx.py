@@ -91,8 +91,9 @@ def find(folder: Path, name: str) -> Path:
     raise DataError(f"{folder}: found none of {', '.join(names)}: expected one of them")
 
 
-def load_idx(folder: Path, classes: int) -> Dataset:
-    """The data set in a folder of four IDX files named as MNIST's, with labels from 0 to `classes` - 1.
+def load_idx(folder: Path, classes: int | None) -> Dataset:
+    """The data set in a folder of four IDX files named as MNIST's, with labels from 0 to `classes` - 1,
+    or to the largest where that is None.
 
     Raises:
         DataError: as `read_idx`; for labels outside the classes; where counts of images and labels, or the sizes of

@@ -2,17 +2,18 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxmlp.data.dataset import Dataset
+from jaxmlp.data.dataset import Dataset, Numbers
 from jaxmlp.errors import DataError
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
-def load_npz(path: Path, classes: int) -> Dataset:
+def load_npz(path: Path, classes: int | None) -> Dataset:
     """The data set in an NPZ file, by the rules of `Dataset.from_arrays`. Pickled objects are refused.
 
     Raises:
@@ -20,17 +21,26 @@ def load_npz(path: Path, classes: int) -> Dataset:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file: expected an NPZ file with the arrays {', '.join(NAMES)}")
+    return Dataset.from_arrays(*read_arrays(path, NAMES), name=f"npz:{path}", classes=classes)
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> list[Numbers]:
+    """The arrays of these names in an NPZ file. Their checksums are in it, and NumPy checks them.
+
+    Raises:
+        DataError: where the file is no NPZ file, is damaged, or lacks one of them.
+    """
     arrays = []
     try:
         with zipfile.ZipFile(path):  # np.load would take other formats, pickles among them
             pass
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in NAMES if name not in file.files]
+            missing = [name for name in names if name not in file.files]
             if missing:
                 raise DataError(
                     f"{path}: found the arrays {', '.join(file.files) or '(none)'}: expected {', '.join(missing)} too"
                 )
-            for name in NAMES:
+            for name in names:
                 array = file[name]
                 if not isinstance(array, np.ndarray):  # a member that isn't in NumPy's format comes back as bytes
                     raise DataError(f"{path}: {name} is not an array in NumPy's format: expected one")
@@ -39,6 +49,6 @@ def load_npz(path: Path, classes: int) -> Dataset:
         raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, MemoryError) as error:
         raise DataError(
-            f"{path}: can't be read as an NPZ file ({error}): expected one with the arrays {', '.join(NAMES)}"
+            f"{path}: can't be read as an NPZ file ({error}): expected one with the arrays {', '.join(names)}"
         ) from error
-    return Dataset.from_arrays(*arrays, name=f"npz:{path}", classes=classes)
+    return arrays

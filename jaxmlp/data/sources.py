@@ -7,15 +7,20 @@ from jaxmlp.data.frequencies import transformed
 from jaxmlp.data.idx import load_idx
 from jaxmlp.data.mnist import load_mnist
 from jaxmlp.data.npz import load_npz
+from jaxmlp.data.tfds import load_tfds
 from jaxmlp.errors import DataError
 
+SOURCES = "mnist, idx:FOLDER, npz:FILE, tfds:NAME"
 
-def load_data(source: str, classes: int = 10) -> Dataset:
-    """The data set that `source` names: `mnist` (in the package), `idx:FOLDER` or `npz:FILE`.
+
+def load_data(source: str, classes: int | None = 10) -> Dataset:
+    """The data set that `source` names: `mnist` (in the package), `idx:FOLDER`, `npz:FILE` or `tfds:NAME`.
 
     `dct:` and one of these makes each image its 99 lowest frequencies (jaxmlp.data.frequencies).
 
-    `classes` bounds the labels of a folder or file: they must be whole numbers from 0 to `classes` - 1.
+    `classes` bounds the labels of a folder or file: they must be whole numbers from 0 to `classes` - 1; None counts the
+    classes up to the largest label. Other sources know their number of classes. That of TensorFlow Datasets is what
+    its ClassLabel says, so `tfds:emnist/letters`, whose labels are 1 to 26, has 37 as the other parts of EMNIST have.
 
     Raises:
         DataError: for an unknown source, or data that can't be used.
@@ -30,7 +35,7 @@ def load_data(source: str, classes: int = 10) -> Dataset:
         raise DataError(f"data.source is {source!r}: {error}") from error
 
 
-def _load(source: str, classes: int) -> Dataset:
+def _load(source: str, classes: int | None) -> Dataset:
     plain = source.removeprefix("dct:")
     kind, colon, place = plain.partition(":")
     if kind == "mnist" and not colon:
@@ -39,6 +44,8 @@ def _load(source: str, classes: int) -> Dataset:
         dataset = load_idx(Path(place).expanduser(), classes)
     elif kind == "npz" and place:
         dataset = load_npz(Path(place).expanduser(), classes)
+    elif kind == "tfds" and place:
+        dataset = load_tfds(place)
     else:
-        raise DataError(f"data.source is {source!r}: expected mnist, idx:FOLDER, npz:FILE, or dct: and one of these")
+        raise DataError(f"data.source is {source!r}: expected {SOURCES}, or dct: and one of these")
     return dataset if plain == source else transformed(dataset)

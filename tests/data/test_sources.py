@@ -9,10 +9,25 @@ from jaxmlp import DataError, load_data
 
 @pytest.mark.parametrize(
     "source",
-    ["", "cifar", "mnist:", "mnist:x", "idx", "idx:", "npz:", "csv:x", ":", "dct:", "dct:cifar", "dct:dct:mnist"],
+    [
+        "",
+        "cifar",
+        "mnist:",
+        "mnist:x",
+        "idx",
+        "idx:",
+        "npz:",
+        "csv:x",
+        ":",
+        "tfds",
+        "tfds:",
+        "dct:",
+        "dct:cifar",
+        "dct:dct:mnist",
+    ],
 )
 def test_an_unknown_source_is_refused(source: str) -> None:
-    with pytest.raises(DataError, match="expected mnist, idx:FOLDER, npz:FILE, or dct: and one of these"):
+    with pytest.raises(DataError, match="expected mnist, idx:FOLDER, npz:FILE, tfds:NAME, or dct: and one of these"):
         load_data(source)
 
 
