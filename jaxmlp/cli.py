@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxmlp.training.check import Checked
     from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
+    from jaxmlp.training.records import EpochRecord
     from jaxmlp.views.terminal import Terminal
 
 
@@ -181,8 +182,12 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     progress = Progress(experiment.train.epochs, console)
     started()
 
-    def stop() -> bool:
+    def report(record: "EpochRecord") -> None:
         interrupts.saving = progress.stopping  # from now on there is something to save
+        progress(record)
+
+    def stop() -> bool:
+        interrupts.saving = progress.stopping
         return interrupts.heard()
 
     with unless_empty(folder), progress:
@@ -191,7 +196,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
             dataset,
             workdir=folder,
             resume=given.resume,
-            report=interrupts.unbroken(progress),
+            report=interrupts.unbroken(report),
             stop=stop,
         )
     interrupts.saving = None

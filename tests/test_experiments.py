@@ -29,6 +29,7 @@ def test_the_docstring_gives_command_source_accuracy_and_time(path: Path) -> Non
         assert part in about
 
 
+@pytest.mark.usefixtures("optax_promotes")
 @pytest.mark.parametrize("path", [path for path in PATHS if path not in PRIVATE], ids=lambda path: path.stem)
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 def test_it_learns(path: Path, gradient: str) -> None:

@@ -51,7 +51,9 @@ def test_of_large_batches_a_stated_number_of_examples_is_checked(
 def test_a_fault_that_shows_only_for_the_ragged_batch_is_caught(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unweighted(params: jaxmlp.Params, batch: jaxmlp.Batch, network: Network) -> tuple[jax.Array, jaxmlp.Params]:
+    def unweighted(
+        params: jaxmlp.Params, batch: jaxmlp.Batch, network: Network, key: None
+    ) -> tuple[jax.Array, jaxmlp.Params]:
         cost = jaxmlp.loss(params, batch, network)
         return cost, jaxmlp.backprop(params, batch._replace(weights=None), network)
 
