@@ -4,6 +4,7 @@ Floating types follow JAX_ENABLE_X64.
 """
 
 import gzip
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,15 @@ ROOT = Path(__file__).parents[1]
 def idx_bytes(array: np.ndarray) -> bytes:
     """An IDX file's content."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture(autouse=True)
+def log_lines_reach_the_test() -> None:
+    """Whatever command, or library, ran in this process before."""
+    log = logging.getLogger("jaxmlp")
+    log.propagate, log.disabled = True, False
+    log.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

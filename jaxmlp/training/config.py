@@ -247,11 +247,11 @@ class Experiment:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
-    schedule: Schedule = field(default_factory=Schedule)
-    distort: Distort = field(default_factory=Distort)
     record: Record = field(default_factory=Record)
     privacy: Privacy = field(default_factory=Privacy)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    schedule: Schedule = field(default_factory=Schedule)
+    distort: Distort = field(default_factory=Distort)
 
     def __post_init__(self) -> None:
         kinds = {"network": Network, "data": Data, "optimizer": Optimizer, "schedule": Schedule, "train": Train}

@@ -270,7 +270,7 @@ def test_a_run_follows_its_schedule(digits: Dataset) -> None:
         Data(validation=3),
         Optimizer("sgd", 0.5),
         Train(epochs=2, batch_size=100),
-        Schedule("step", factor=0.1, every=1.0),
+        schedule=Schedule("step", factor=0.1, every=1.0),
     )
     run = jaxmlp.fit(experiment, digits)
     params, train = initial_state(experiment).params, jaxmlp.data.dataset.split(digits, 3, 0)[0].train
