@@ -37,7 +37,7 @@ def log_lines_reach_the_test() -> None:
     """Whatever command, or library, ran in this process before."""
     log = logging.getLogger("jaxmlp")
     log.propagate, log.disabled = True, False
-    log.setLevel(logging.NOTSET)
+    log.setLevel(logging.WARNING)
     logging.disable(logging.NOTSET)
 
 
