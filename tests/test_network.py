@@ -186,7 +186,7 @@ def test_l2_adds_half_of_the_squared_weights_and_no_biases() -> None:
 @pytest.mark.parametrize("function", [jaxmlp.loss, jaxmlp.backprop, jaxmlp.backpropagate])
 def test_smoothing_of_targets_that_are_no_labels_is_refused(function: Callable) -> None:
     network = Network((3, 4, 2), label_smoothing=0.1)
-    batch = Batch(jnp.ones((4, 3)), jnp.ones((4, 2)))
+    batch = Batch(jnp.ones((4, 3), jnp.float32), jnp.ones((4, 2), jnp.float32))
     with pytest.raises(
         NetworkError, match=r"label_smoothing is 0.1, but targets have shape \(4, 2\): expected labels, or 0"
     ):
