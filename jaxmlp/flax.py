@@ -52,7 +52,8 @@ def to_nnx(params: Params) -> tuple[nnx.Linear, ...]:
     >>> network = jaxmlp.Network((3, 2), output="identity")
     >>> params = jaxmlp.init(jax.random.key(0), network)
     >>> (linear,) = to_nnx(params)
-    >>> bool(jnp.array_equal(linear(jnp.ones((1, 3))), jaxmlp.forward(params, jnp.ones((1, 3)), network)))
+    >>> inputs = jnp.ones((1, 3), jnp.float32)
+    >>> bool(jnp.array_equal(linear(inputs), jaxmlp.forward(params, inputs, network)))
     True
     """
     return tuple(
