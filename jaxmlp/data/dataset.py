@@ -1,6 +1,6 @@
 """A data set as arrays in memory, checked once, and its validation split."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -165,18 +165,16 @@ def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | N
         )
 
 
-def split(dataset: Dataset, validation: int, seed: int) -> tuple[Dataset, Examples]:
-    """`validation` examples, fewer than there are, cut from the training set by seed: the rest, and what was cut."""
-    held_out, rest = split_indices(dataset.train.size, validation, seed)
-    return replace(dataset, train=dataset.train.take(rest)), dataset.train.take(held_out)
-
-
 def split_indices(
-    count: int, validation: int, seed: int
+    count: int, validation: int, seed: int, examples: int | None = None
 ) -> tuple[Integer[np.ndarray, " M"], Integer[np.ndarray, " N"]]:
-    """Where the examples of `split` lie among all `count`: of those cut, and of the rest."""
+    """By seed, which of `count` training examples are held out, and which `examples` of the rest are trained on, or all.
+
+    Fewer examples are among those that more would be.
+    """
     order = np.random.default_rng([seed, 0]).permutation(count)
-    return np.sort(order[:validation]), np.sort(order[validation:])
+    held_out, rest = order[:validation], order[validation:]
+    return np.sort(held_out), np.sort(rest[:examples])
 
 
 class Scale(NamedTuple):

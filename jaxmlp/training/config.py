@@ -39,10 +39,15 @@ class Data:
     standardize: bool = False
     """Every feature less its mean, over its standard deviation, both of the examples trained on."""
 
+    examples: int | None = None
+    """Training examples used, drawn by seed; by default all that are not held out."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.source, str):
             raise ExperimentError(f"data.source is {self.source!r}: expected mnist, idx:FOLDER, npz:FILE or tfds:NAME")
         _number(self, "data.validation", int, 0, "0 or more examples")
+        if self.examples is not None:
+            _number(self, "data.examples", int, 1, "1 or more examples, or None")
         if not isinstance(self.standardize, bool):
             raise ExperimentError(f"data.standardize is {self.standardize!r}: expected True or False")
 

@@ -111,8 +111,8 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
             raise RunError(f"{file}: can't be read as what epoch {line.epoch} recorded: {error}") from error
     if dataset is None:
         dataset = load_for(run.experiment)
-    size, validation = dataset.train.size, run.experiment.data.validation
-    _, rest = split_indices(size, validation, run.experiment.train.seed)
+    chosen, seed = run.experiment.data, run.experiment.train.seed
+    _, rest = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)
     kept = {recording[name].shape for recording in recordings for name in OF_EXAMPLES if name in recording}
     if kept - {rest.shape}:
         found = " or ".join(" x ".join(map(str, shape)) for shape in sorted(kept))

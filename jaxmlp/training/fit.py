@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split, split_indices
+from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split_indices
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError, OutOfMemoryError, StoppedError
 from jaxmlp.network import Params
@@ -59,6 +59,12 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         raise ExperimentError(
             f"data.validation is {experiment.data.validation:,}, but {dataset.name} has {dataset.train.size:,} "
             "training examples: expected fewer, so that some are left to train on; 0 for no validation"
+        )
+    left = dataset.train.size - experiment.data.validation
+    if experiment.data.examples is not None and experiment.data.examples > left:
+        raise ExperimentError(
+            f"data.examples is {experiment.data.examples:,}, but {dataset.name} has {dataset.train.size:,} training "
+            f"examples, of which data.validation holds out {experiment.data.validation:,}: expected {left:,} or fewer"
         )
     n, sizes = experiment.network.sizes, " ".join(map(str, experiment.network.sizes))
     if n[0] != dataset.features:
@@ -108,8 +114,9 @@ def divided(experiment: Experiment, dataset: Dataset) -> Divided:
         ExperimentError: for a data set that the experiment doesn't fit.
     """
     check_fit(experiment, dataset)
-    _, indices = split_indices(dataset.train.size, experiment.data.validation, experiment.train.seed)
-    dataset, held_out = split(dataset, experiment.data.validation, experiment.train.seed)
+    chosen, seed = experiment.data, experiment.train.seed
+    cut, indices = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)
+    held_out, dataset = dataset.train.take(cut), replace(dataset, train=dataset.train.take(indices))
     if not experiment.data.standardize:
         return Divided(dataset, held_out, indices, None)
     scale = Scale.of(dataset.train.inputs)

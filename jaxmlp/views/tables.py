@@ -16,9 +16,10 @@ from jaxmlp.views.progress import duration
 def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str:
     """What is about to be trained, in two lines."""
     network, validation = experiment.network, experiment.data.validation
+    trained_on = dataset.train.size - validation if experiment.data.examples is None else experiment.data.examples
     return (
         f"{network}: {network.parameters:,} parameters\n"
-        f"{dataset.name}: {dataset.train.size - validation:,} training, {validation:,} validation, "
+        f"{dataset.name}: {trained_on:,} training, {validation:,} validation, "
         f"{dataset.test.size:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
     )
 

@@ -5,25 +5,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import Dataset
-from jaxmlp.data.dataset import Scale, as_inputs, split
+from jaxmlp.data.dataset import Scale, as_inputs, split_indices
 
 
 @given(validation=st.integers(0, 202), seed=st.integers(0, 1000))
-def test_a_split_parts_the_training_set_by_seed_and_leaves_the_test_set(validation: int, seed: int) -> None:
-    numbers = np.arange(203)
-    whole = Dataset.from_arrays(numbers[:, None].astype(float), numbers, np.ones((2, 1)), np.array([0, 1]))
-    rest, held_out = split(whole, validation, seed)
+def test_a_split_parts_the_training_set_by_seed(validation: int, seed: int) -> None:
+    held_out, rest = split_indices(203, validation, seed)
     assert held_out.size == validation
-    assert sorted([*rest.train.targets, *held_out.targets]) == numbers.tolist()
-    np.testing.assert_array_equal(rest.train.inputs[:, 0], rest.train.targets)
-    assert rest.test is whole.test
-    again, _ = split(whole, validation, seed)
-    np.testing.assert_array_equal(again.train.targets, rest.train.targets)
+    assert sorted([*rest, *held_out]) == [*range(203)]
+    for again, once in zip(split_indices(203, validation, seed), (held_out, rest), strict=True):
+        np.testing.assert_array_equal(again, once)
 
 
-def test_different_seeds_split_differently(digits: Dataset) -> None:
-    (a, _), (b, _) = split(digits, 50, 0), split(digits, 50, 1)
-    assert (a.train.inputs != b.train.inputs).any()
+@given(fewer=st.integers(1, 150), more=st.integers(1, 150), seed=st.integers(0, 1000))
+def test_fewer_examples_are_among_those_that_more_would_be(fewer: int, more: int, seed: int) -> None:
+    fewer, more = sorted((fewer, more))
+    held_out, few = split_indices(203, 53, seed, fewer)
+    _, many = split_indices(203, 53, seed, more)
+    assert (few.size, many.size) == (fewer, more)
+    assert {*few} <= {*many} <= {*range(203)} - {*held_out}
+
+
+def test_different_seeds_split_differently() -> None:
+    assert not np.array_equal(split_indices(203, 50, 0)[0], split_indices(203, 50, 1)[0])
 
 
 def test_grey_levels_become_zero_to_one_and_other_numbers_stay() -> None:

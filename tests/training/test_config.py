@@ -50,6 +50,8 @@ from jaxmlp.training.config import Schedule
         (lambda: Schedule(factor=0.0), "schedule.factor is 0.0: expected a finite number above 0"),
         (lambda: Schedule(every=0), "schedule.every is 0.0: expected a finite number above 0"),
         (lambda: Schedule(end=float("nan")), "schedule.end is nan"),
+        (lambda: Data(examples=0), "data.examples is 0: expected 1 or more examples, or None"),
+        (lambda: Data(examples=2.5), "data.examples is 2.5: expected 1 or more examples, or None"),
         (lambda: Data(standardize=1), "data.standardize is 1: expected True or False"),
         (lambda: Experiment(Network((4, 2)), schedule="cosine"), "schedule is 'cosine': expected a jaxmlp.Schedule"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),

@@ -158,6 +158,23 @@ def test_a_regression_has_outputs_and_neither_labels_nor_probabilities() -> None
         run.probabilities(x)
 
 
+def test_only_so_many_examples_are_trained_on_as_data_examples_says(digits: Dataset) -> None:
+    few = replace(EXPERIMENT, data=Data(validation=40, examples=30))
+    data = divided(few, digits)
+    assert (data.dataset.train.size, data.held_out.size, data.dataset.test.size) == (30, 40, 50)
+    np.testing.assert_array_equal(data.dataset.train.inputs, digits.train.inputs[data.indices])
+    np.testing.assert_array_equal(data.held_out.inputs, divided(EXPERIMENT, digits).held_out.inputs)
+    alone = replace(digits, train=data.dataset.train)
+    run, same = jaxmlp.fit(few, digits), jaxmlp.fit(replace(EXPERIMENT, data=Data(validation=0)), alone)
+    jax.tree.map(np.testing.assert_array_equal, run.params, same.params)
+
+
+def test_more_examples_than_are_left_are_refused(digits: Dataset) -> None:
+    data = Data(validation=40, examples=164)
+    with pytest.raises(ExperimentError, match=r"examples is 164, but digits has 203 .* holds out 40: expected 163 or f"):
+        jaxmlp.fit(replace(EXPERIMENT, data=data), digits)
+
+
 @pytest.mark.parametrize("validation", [203, 5000])
 def test_a_split_that_leaves_nothing_to_train_on_is_refused(validation: int, digits: Dataset) -> None:
     with pytest.raises(ExperimentError, match=rf"data.validation is {validation:,}, but digits has 203 training exam"):
