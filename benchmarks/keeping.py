@@ -17,7 +17,7 @@ CODE = """
 import sys, jaxmlp
 from pathlib import Path
 from jaxmlp.training.files import read_experiment
-jaxmlp.fit(read_experiment(Path("experiments/lesson.py"))[0], workdir=sys.argv[1] or None)
+jaxmlp.fit(read_experiment(Path("experiments/lesson.py")).experiment, workdir=sys.argv[1] or None)
 """
 
 

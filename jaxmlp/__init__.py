@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jaxmlp.training.config import Checkpoint, Data, Experiment, Optimizer, Privacy, Record, Schedule, Train
     from jaxmlp.training.fit import fit
     from jaxmlp.training.run import Run, load
+    from jaxmlp.training.sweeps import sweep
 
 _HOME = {
     "jaxmlp.backprop": ("Trace", "backprop", "backpropagate", "mean_gradient", "value_and_backprop"),
@@ -68,6 +69,7 @@ _HOME = {
     ),
     "jaxmlp.training.fit": ("fit",),
     "jaxmlp.training.run": ("Run", "load"),
+    "jaxmlp.training.sweeps": ("sweep",),
 }
 _MODULES = ("perexample",)
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -115,6 +117,7 @@ __all__ = [
     "loss",
     "mean_gradient",
     "perexample",
+    "sweep",
     "value_and_backprop",
 ]
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from jaxmlp.training.check import Checked
     from jaxmlp.training.compare import Pair
     from jaxmlp.training.config import Experiment
+    from jaxmlp.training.files import ExperimentFile
     from jaxmlp.training.records import EpochRecord
+    from jaxmlp.training.sweeps import Swept
     from jaxmlp.views.terminal import Terminal
 
 
@@ -47,6 +49,7 @@ def parser() -> Parser:
             run_compare,
             "train with the hand-derived and the automatic gradient, side by side",
         ),
+        ("sweep", "--workdir DIR", run_sweep, "train the many runs that an experiment's file asks for, and draw them"),
     ):
         command = commands.add_parser(
             name,
@@ -157,7 +160,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder
-    from jaxmlp.views.progress import Progress
+    from jaxmlp.views.progress import Progress, stopping
     from jaxmlp.views.tables import heading, result_table
     from jaxmlp.views.terminal import Terminal
 
@@ -165,7 +168,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
         "workdir": (str | None, None, "The run's folder; by default runs/ and the experiment's name."),
         "resume": (bool, False, "Go on with the run in that folder, where there is one."),
     }
-    experiment, given = override("train", path, arguments, own)
+    _, experiment, given = override("train", path, arguments, own)
     fresh = Path("runs") / path.stem
     workdir = chosen(given.workdir)
     if workdir is not None and not given.resume:
@@ -183,11 +186,11 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     started()
 
     def report(record: "EpochRecord") -> None:
-        interrupts.saving = progress.stopping  # from now on there is something to save
+        interrupts.saving = stopping  # from now on there is something to save
         progress(record)
 
     def stop() -> bool:
-        interrupts.saving = progress.stopping
+        interrupts.saving = stopping
         return interrupts.heard()
 
     with unless_empty(folder), progress:
@@ -220,7 +223,7 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     from jaxmlp.views.terminal import Terminal
 
     own = {"json": (Path | None, None, "A file for the reports; by default none is written.")}
-    experiment, given = override("check", path, arguments, own)
+    _, experiment, given = override("check", path, arguments, own)
     file = given.json
     if file is not None:
         with writing(file):  # before the work, not after it
@@ -277,7 +280,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     from jaxmlp.views.terminal import Terminal
 
     meaning = "The folder for comparison.json and comparison.png; by default runs/, the experiment's name and -compare."
-    experiment, given = override("compare", path, arguments, {"workdir": (str | None, None, meaning)})
+    _, experiment, given = override("compare", path, arguments, {"workdir": (str | None, None, meaning)})
     workdir = chosen(given.workdir)
     if workdir is not None:
         RunFolder.refuse_used(workdir)
@@ -304,6 +307,74 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     console.print(comparison_table(comparison))
     console.print(f"{folder / 'comparison.png'} shows it", soft_wrap=True, highlight=False, markup=False)
     return 0
+
+
+def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
+    from jaxmlp.training.devices import visible
+    from jaxmlp.training.fit import load_for
+    from jaxmlp.training.run import RunFolder, write_whole, writing
+    from jaxmlp.training.sweeps import overruled, sweep
+    from jaxmlp.views.plots import png
+    from jaxmlp.views.progress import stopping
+    from jaxmlp.views.sweeps import describe_swept
+    from jaxmlp.views.tables import heading
+    from jaxmlp.views.terminal import Terminal
+
+    meaning = "The folder for the runs' folders and sweep.png; by default runs/ and the file's name."
+    file, experiment, given = override("sweep", path, arguments, {"workdir": (str | None, None, meaning)})
+    experiments = file.sweep(experiment)
+    for name in overruled(file.experiment, experiment, experiments):
+        option = f"--{name}".replace("_", "-")
+        raise ExperimentError(f"{option} is given, but {path} sets it for each run of its sweep: expected other fields")
+    folder = chosen(given.workdir) or Path("runs") / path.stem
+    RunFolder.refuse_used(folder)
+    device, dataset = visible()[0], load_for(experiment)
+
+    console, count, at = Terminal(), len(experiments), ""
+    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{count} runs, in {folder}", soft_wrap=True, highlight=False, markup=False)
+    status = console.status("starting ...")
+    started()
+
+    def starting(number: int, name: str) -> None:
+        nonlocal at
+        at = f"{number}/{count} {name}"
+
+    def report(record: "EpochRecord") -> None:
+        interrupts.saving = stopping  # from now on there is something to save
+        status.update(f"{at}  epoch {record.epoch}")
+
+    def ended(swept: "Swept") -> None:
+        console.print(describe_swept(swept, count), soft_wrap=True, highlight=False, markup=False)
+
+    def parting() -> str:
+        status.stop()
+        return ""
+
+    def stop() -> bool:
+        interrupts.saving = stopping
+        return interrupts.heard()
+
+    interrupts.parting = parting
+    try:
+        with status:
+            runs = sweep(
+                experiments,
+                workdir=folder,
+                starting=starting,
+                report=interrupts.unbroken(report),
+                ended=interrupts.unbroken(ended),
+                stop=stop,
+            )
+    except StoppedError:
+        raise StoppedError(f"interrupted in run {at}; the same command goes on from there") from None
+    interrupts.saving = None
+    if file.draws and runs:
+        page = png(file.figure(runs))
+        with writing(folder):
+            write_whole(folder / "sweep.png", page)
+        console.print(f"{folder / 'sweep.png'} shows them", soft_wrap=True, highlight=False, markup=False)
+    return 0 if len(runs) == count else 1
 
 
 def run_diagnose(folder: Path) -> int:
@@ -465,8 +536,8 @@ def chosen(workdir: str | None) -> Path | None:
 
 def override(
     command: str, path: Path, arguments: Sequence[str], own: dict[str, tuple[Any, Any, str]]
-) -> tuple["Experiment", Any]:
-    """The experiment of a file with the fields that the command line sets, and the values of the command's own options.
+) -> tuple["ExperimentFile", "Experiment", Any]:
+    """The file, its experiment with the fields that the command line sets, and the values of the command's own options.
 
     `own` has each option's type, default and meaning.
 
@@ -482,8 +553,8 @@ def override(
     from jaxmlp.training.config import Experiment
     from jaxmlp.training.files import read_experiment
 
-    experiment, about = read_experiment(path)
-    about = about.replace("jaxmlp train ", f"jaxmlp {command} ")
+    file = read_experiment(path)
+    about = file.about.replace("jaxmlp train ", f"jaxmlp {command} ")
     fields: list[Any] = [("experiment", Annotated[Experiment, tyro.conf.arg(name="")])]
     for name, (kind, default, meaning) in own.items():
         fields.append((name, Annotated[kind, tyro.conf.arg(help=meaning), tyro.conf.FlagCreatePairsOff], default))
@@ -491,12 +562,14 @@ def override(
     prog, complaint = f"jaxmlp {command} {path}", io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            settings = tyro.cli(Settings, default=Settings(experiment), args=arguments, prog=prog, description=about)
+            settings = tyro.cli(
+                Settings, default=Settings(file.experiment), args=arguments, prog=prog, description=about
+            )
     except SystemExit as end:
         if not end.code:
             raise
         raise ExperimentError(f"{_message(complaint.getvalue())}; {prog} --help lists every field") from None
-    return settings.experiment, settings
+    return file, settings.experiment, settings
 
 
 def _message(box: str) -> str:

@@ -168,7 +168,7 @@ def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | N
 def split_indices(
     count: int, validation: int, seed: int, examples: int | None = None
 ) -> tuple[Integer[np.ndarray, " M"], Integer[np.ndarray, " N"]]:
-    """By seed, which of `count` training examples are held out, and which `examples` of the rest are trained on, or all.
+    """By seed, which of `count` examples are held out, and which `examples` of the rest are trained on, or all.
 
     Fewer examples are among those that more would be.
     """

@@ -1,16 +1,76 @@
-"""Experiment files: Python files that define `experiment()`."""
+"""Experiment files: Python files that define `experiment()`, and for a sweep also `sweep(experiment)`."""
 
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from jaxmlp.errors import ExperimentError, JaxmlpError
 from jaxmlp.training.config import Experiment
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def read_experiment(path: Path) -> tuple[Experiment, str]:
-    """What the file's `experiment()` returns, and the file's docstring.
+    from jaxmlp.training.run import Run
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """What an experiment file defines."""
+
+    path: Path
+    experiment: Experiment
+    about: str
+    """Its docstring."""
+    module: ModuleType
+
+    def sweep(self, experiment: Experiment) -> tuple[Experiment, ...]:
+        """The runs that the file's `sweep` makes of an experiment: its own, or one with other settings.
+
+        Raises:
+            ExperimentError: where the file defines no `sweep`, or that fails or returns something else.
+        """
+        found = self._call("sweep", (experiment,), "expected one that returns experiments; jaxmlp train runs one")
+        try:
+            experiments = tuple(found)
+        except TypeError:
+            experiments = ()
+        if not experiments or not all(isinstance(one, Experiment) for one in experiments):
+            got = next((one for one in experiments if not isinstance(one, Experiment)), found)
+            raise ExperimentError(
+                f"{self.path}: sweep() returns {_kind(got)}: expected jaxmlp.Experiments, one or more"
+            )
+        return experiments
+
+    @property
+    def draws(self) -> bool:
+        """Whether it defines `figure`."""
+        return hasattr(self.module, "figure")
+
+    def figure(self, runs: Sequence["Run"]) -> "Figure":
+        """What the file's `figure` draws of the runs of its sweep.
+
+        Raises:
+            ExperimentError: where that fails or returns something else.
+        """
+        from matplotlib.figure import Figure
+
+        figure = self._call("figure", (list(runs),), "expected one that draws the runs")
+        if not isinstance(figure, Figure):
+            raise ExperimentError(f"{self.path}: figure() returns {_kind(figure)}: expected a matplotlib Figure")
+        return figure
+
+    def _call(self, name: str, arguments: Sequence[Any], expected: str) -> Any:
+        return _call(self.path, self.module, name, arguments, expected)
+
+
+def read_experiment(path: Path) -> ExperimentFile:
+    """What the file defines; its `experiment()` is called.
 
     Raises:
         ExperimentError: where the file is missing, fails, defines no `experiment`, or that returns something else.
@@ -24,14 +84,33 @@ def read_experiment(path: Path) -> tuple[Experiment, str]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses, for one, look a class's module up
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)  # as for a script, so that the file may import its neighbours
-    try:
+    with _blamed(path):
         spec.loader.exec_module(module)
-        function = getattr(module, "experiment", None)
-        if not callable(function):
-            raise ExperimentError(f"{path}: defines no function experiment(): expected one that returns an Experiment")
-        experiment = function()
+    experiment = _call(path, module, "experiment", (), "expected one that returns an Experiment")
+    if not isinstance(experiment, Experiment):
+        raise ExperimentError(f"{path}: experiment() returns {_kind(experiment)}: expected a jaxmlp.Experiment")
+    return ExperimentFile(path, experiment, (module.__doc__ or "").strip(), module)
+
+
+def _call(path: Path, module: ModuleType, name: str, arguments: Sequence[Any], expected: str) -> Any:
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        raise ExperimentError(f"{path}: defines no function {name}(): {expected}")
+    with _blamed(path):
+        return function(*arguments)
+
+
+@contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Runs the file's code, as a script's: it may import its neighbours. Its errors become a line that names the file.
+
+    Raises:
+        ExperimentError: for whatever is raised.
+    """
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)
+    try:
+        yield
     except ExperimentError as error:
         raise error if str(error).startswith(str(path)) else ExperimentError(f"{path}: {error}") from error
     except JaxmlpError as error:
@@ -40,9 +119,6 @@ def read_experiment(path: Path) -> tuple[Experiment, str]:
         raise ExperimentError(f"{path}{_line(path, error)}: {type(error).__name__}: {_first_line(error)}") from error
     finally:
         sys.path.remove(folder)
-    if not isinstance(experiment, Experiment):
-        raise ExperimentError(f"{path}: experiment() returns {_kind(experiment)}: expected a jaxmlp.Experiment")
-    return experiment, (module.__doc__ or "").strip()
 
 
 def _kind(value: object) -> str:

@@ -46,6 +46,11 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
+def stopping() -> None:
+    """Says that a signal was heard; while something is shown live, what is printed stands above it."""
+    print("jaxmlp: stopping when what has been done is saved; once more leaves at once", file=sys.stderr)
+
+
 class Progress:
     """A context manager whose instance is called with each epoch's record: the `report` of `jaxmlp.fit`."""
 
@@ -75,10 +80,6 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def stopping(self) -> None:
-        """Says that a signal was heard; while the bar is live, what is printed stands above it."""
-        print("jaxmlp: stopping when what has been done is saved; once more leaves at once", file=sys.stderr)
 
     def stop(self) -> None:
         if self.live:

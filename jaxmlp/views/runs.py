@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,18 +11,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from jaxmlp.training.records import EpochRecord, best
-from jaxmlp.training.run import Kept, flat
-
-
-def settings_of(kept: Kept) -> dict[str, str]:
-    """Every field of the experiment by its dotted name, as the command line takes it."""
-    return {name: shown(value) for name, value in flat(kept.experiment.as_dict()).items()}
-
-
-def shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+from jaxmlp.training.run import Kept
+from jaxmlp.training.sweeps import differing, settings_of, shown, titles
 
 
 def state_of(kept: Kept, training: bool) -> str:
@@ -39,13 +28,8 @@ def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
 
     Where there isn't room, settings are broken over several lines, but no name and no result.
     """
-    settings = {name: settings_of(kept) for name, (kept, _) in runs.items()}
-    every = dict.fromkeys(field for one in settings.values() for field in one)
-    differ = [
-        field
-        for field in every
-        if len({one.get(field) for one in settings.values()}) > 1 and not field.startswith("checkpoint.")
-    ]
+    settings = {name: settings_of(kept.experiment) for name, (kept, _) in runs.items()}
+    differ = differing([*settings.values()])
     table = Table(Column("run", no_wrap=True), Column("state", no_wrap=True))
     for title in titles(differ):
         table.add_column(title, overflow="fold")
@@ -61,12 +45,6 @@ def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
     return table
 
 
-def titles(fields: list[str]) -> list[str]:
-    """Fields without their section, where that leaves no two alike: `sizes`; but `optimizer` for `optimizer.name`."""
-    short = [field.removesuffix(".name").rpartition(".")[2] for field in fields]
-    return [one if short.count(one) == 1 else field for one, field in zip(short, fields, strict=True)]
-
-
 def score(accuracy: float | None, loss: float | None) -> str:
     """The accuracy, or of a regression the loss."""
     if accuracy is not None:
@@ -80,7 +58,7 @@ def run_table(kept: Kept, training: bool, folder: Path) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("run folder", escape(str(folder)))
-    for name, value in settings_of(kept).items():
+    for name, value in settings_of(kept.experiment).items():
         table.add_row(name, escape(value))
     for name in ("command", "git", "devices"):
         if kept.environment.get(name):

@@ -15,14 +15,15 @@ def experiment():
 def test_an_experiment_and_its_docstring_are_read(tmp_path: Path) -> None:
     path = tmp_path / "good.py"
     path.write_text(GOOD)
-    assert read_experiment(path) == (Experiment(Network((4, 2))), "What it is.")
+    file = read_experiment(path)
+    assert (file.experiment, file.about) == (Experiment(Network((4, 2))), "What it is.")
 
 
 def test_a_file_may_import_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_tests.py").write_text("SIZES = (5, 3)\n")
     path = tmp_path / "good.py"
     path.write_text("from neighbour_of_tests import SIZES\n" + GOOD.replace("(4, 2)", "SIZES"))
-    assert read_experiment(path)[0].network.sizes == (5, 3)
+    assert read_experiment(path).experiment.network.sizes == (5, 3)
 
 
 @pytest.mark.parametrize(
@@ -70,4 +71,4 @@ def test_a_file_may_define_a_dataclass(tmp_path: Path) -> None:
         "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
     )
     path.write_text(GOOD.replace("from jaxmlp", preamble + "from jaxmlp"))
-    assert read_experiment(path)[0].network.sizes == (4, 2)
+    assert read_experiment(path).experiment.network.sizes == (4, 2)

@@ -171,7 +171,9 @@ def test_only_so_many_examples_are_trained_on_as_data_examples_says(digits: Data
 
 def test_more_examples_than_are_left_are_refused(digits: Dataset) -> None:
     data = Data(validation=40, examples=164)
-    with pytest.raises(ExperimentError, match=r"examples is 164, but digits has 203 .* holds out 40: expected 163 or f"):
+    with pytest.raises(
+        ExperimentError, match=r"examples is 164, but digits has 203 .* holds out 40: expected 163 or f"
+    ):
         jaxmlp.fit(replace(EXPERIMENT, data=data), digits)
 
 

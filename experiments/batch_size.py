@@ -1,0 +1,96 @@
+"""How accuracy and speed trade off against the batch size: the lesson's network, from one example to all.
+
+    jaxmlp sweep experiments/batch_size.py
+
+Source: 3Blue1Brown, "Gradient descent, how neural networks learn" and "What is backpropagation really doing?" (2017):
+mini-batches give up some of the gradient's accuracy for speed.
+Expected: FIXME
+Each batch size has several learning rates; drawn is the one that did best on the validation examples, in the mean over
+the seeds, at equal examples and at equal time apart. Times are of training alone, without compilation.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxmlp import Experiment, Network, Optimizer, Run, Train
+
+EPOCHS = 8
+"""Of equal examples."""
+SECONDS = 2.0
+"""Of equal time."""
+PLAN = {
+    1: (8, (0.03, 0.1, 0.3)),
+    10: (20, (0.3, 1.0, 3.0)),
+    100: (50, (1.0, 3.0, 6.0)),
+    1_000: (60, (1.0, 3.0, 6.0)),
+    10_000: (60, (3.0, 6.0, 10.0)),
+    55_000: (60, (3.0, 6.0, 10.0)),
+}
+"""Of each batch size: epochs enough for both, and learning rates."""
+
+
+def experiment() -> Experiment:
+    """The lesson's 784-16-16-10."""
+    return Experiment(
+        network=Network(sizes=(784, 16, 16, 10), activation="sigmoid", output="sigmoid", loss="squared_error"),
+    )
+
+
+def sweep(experiment: Experiment) -> list[Experiment]:
+    """3 seeds of each batch size with each of its learning rates."""
+    return [
+        replace(
+            experiment,
+            optimizer=Optimizer("sgd", learning_rate=rate),
+            train=Train(epochs=epochs, batch_size=batch_size, seed=seed),
+        )
+        for batch_size, (epochs, rates) in PLAN.items()
+        for rate in rates
+        for seed in range(3)
+    ]
+
+
+def accuracy(run: Run, epochs: float) -> float:
+    """The validation accuracy, in per cent, after so many epochs at most; of none, that of guessing."""
+    reached = [record.validation_accuracy for record in run.history if record.epoch <= epochs]
+    return 100 * (reached[-1] or 0.0) if reached else 10.0
+
+
+def epoch_seconds(runs: Sequence[Run]) -> float:
+    """The median time of an epoch; the first holds the compilation."""
+    return statistics.median(record.seconds for run in runs for record in run.history[1:] or run.history)
+
+
+def best(runs: Sequence[Run], epochs: float) -> tuple[float, float]:
+    """The mean and the standard deviation over seeds, with the learning rate whose mean is highest."""
+    found: dict[float, list[float]] = {}
+    for run in runs:
+        found.setdefault(run.experiment.optimizer.learning_rate, []).append(accuracy(run, epochs))
+    chosen = max(found.values(), key=statistics.mean)
+    return statistics.mean(chosen), statistics.pstdev(chosen)
+
+
+def figure(runs: Sequence[Run]) -> Figure:
+    """The accuracy at equal examples and at equal time, and the time of an epoch, against the batch size."""
+    sizes = sorted({run.experiment.train.batch_size for run in runs})
+    groups = [[run for run in runs if run.experiment.train.batch_size == size] for size in sizes]
+    seconds = [epoch_seconds(group) for group in groups]
+    drawing = Figure(figsize=(11, 3.8), layout="constrained")
+    left, right = drawing.subplots(1, 2)
+    for label, epochs in (
+        (f"after {EPOCHS} epochs", [float(EPOCHS)] * len(sizes)),
+        (f"after {SECONDS:g} s", [SECONDS / each for each in seconds]),
+    ):
+        mean, deviation = np.transpose([best(group, most) for group, most in zip(groups, epochs, strict=True)])
+        left.errorbar(sizes, mean, deviation, marker="o", capsize=3, label=label)
+    left.set(xscale="log", xlabel="examples a step", ylabel="validation accuracy, %", title="What is reached")
+    left.legend()
+    right.plot(sizes, seconds, marker="o")
+    right.set(xscale="log", yscale="log", xlabel="examples a step", ylabel="seconds", title="Time of an epoch")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return drawing

@@ -1,0 +1,20 @@
+"""A sweep's progress: a line a run."""
+
+from jaxmlp.training.sweeps import Swept
+from jaxmlp.views.progress import duration
+from jaxmlp.views.runs import score
+
+
+def describe_swept(swept: Swept, count: int) -> str:
+    """How a run of `count` ended.
+
+    >>> describe_swept(Swept(3, "seed=2", None, 4.2), 12)
+    ' 3/12  seed=2  diverged  4 s'
+    """
+    found = "diverged"
+    if swept.run is not None and swept.run.result is not None:
+        result = swept.run.result
+        found = f"test {score(result.test_accuracy, result.test_loss)}"
+        if result.validation_loss is not None:
+            found = f"validation {score(result.validation_accuracy, result.validation_loss)}  {found}"
+    return f"{swept.number:{len(str(count))}}/{count}  {swept.name}  {found}  {duration(swept.seconds)}"
