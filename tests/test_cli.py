@@ -24,6 +24,24 @@ from jaxmlp import Data, Experiment, Network, Train
 def experiment() -> Experiment:
     return Experiment(Network((6, 5, 4)), Data("idx:data", validation=2), train=Train(epochs=3, batch_size=2))
 '''
+SEEDS = (
+    EXPERIMENT
+    + """
+
+def sweep(experiment: Experiment) -> list[Experiment]:
+    from dataclasses import replace
+
+    return [replace(experiment, train=replace(experiment.train, seed=seed)) for seed in range(3)]
+
+
+def figure(runs):
+    from matplotlib.figure import Figure
+
+    drawn = Figure()
+    drawn.subplots().plot([run.experiment.train.seed for run in runs], [run.result.test_loss for run in runs])
+    return drawn
+"""
+)
 CODE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
@@ -40,6 +58,7 @@ def place(idx_folder: Callable[..., Path]) -> Path:
     folder = idx_folder().parent
     (folder / "small.py").write_text(EXPERIMENT)
     (folder / "none.py").write_text("def experiment(): pass\n")
+    (folder / "seeds.py").write_text(SEEDS)
     return folder
 
 
@@ -93,6 +112,43 @@ def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> Non
     assert (place / "both" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(place: Path) -> None:
+    end = jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "2")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert re.findall(r"^(\d)/3  seed=(\d)  validation .* %  test .* %  \d s$", end.stdout, re.MULTILINE) == [
+        ("1", "0"),
+        ("2", "1"),
+        ("3", "2"),
+    ]
+    folder = place / "runs" / "seeds"
+    assert end.stdout.splitlines()[-1] == "runs/seeds/sweep.png shows them"
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    before = [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)]
+    assert jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "2").returncode == 0
+    assert [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)] == before
+    listed = jaxmlp_command(place, "runs", "runs/seeds").stdout
+    assert all(f"seed={seed}" in listed for seed in range(3))
+    other = jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "3")
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "runs/seeds/seed=0: train.epochs was 2, and is 3: expected the settings that the run began" in other.stderr
+
+
+def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None:
+    command = ["sweep", "seeds.py", "--train.epochs", "500"]
+    with subprocess.Popen(
+        [*COMMAND, *command], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert any(line.startswith("1/3") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(
+        r"^jaxmlp: interrupted in run 2/3 seed=1; the same command goes on from there$", errors, re.MULTILINE
+    )
+    end = jaxmlp_command(place, *command)
+    assert (end.returncode, end.stdout.count("/3  seed=")) == (0, 3)
+
+
 def test_checking_passes_and_keeps_the_reports(place: Path) -> None:
     end = jaxmlp_command(place, "check", "small.py", "--json", "report.json")
     assert (end.returncode, end.stderr) == (0, "")
@@ -135,6 +191,16 @@ ERRORS = [
     (["check", "small.py", "--json", "small.py/x"], "small.py/x: can't be written: "),
     (["compare", "small.py", "--workdir", "small.py/x"], "small.py/x: can't be written: Not a directory"),
     (["compare", "small.py", "--workdir", "used"], "used: holds a finished run already"),
+    (
+        ["sweep", "small.py"],
+        "small.py: defines no function sweep(): expected one that returns experiments; jaxmlp train",
+    ),
+    (
+        ["sweep", "seeds.py", "--train.seed", "7"],
+        "--train.seed is given, but seeds.py sets it for each run of its sweep",
+    ),
+    (["sweep", "seeds.py", "--workdir", "used"], "used: holds a finished run already"),
+    (["sweep", "seeds.py", "--workdir", "small.py"], "can't be written"),
     (["data", "idx:nowhere"], "nowhere: no such folder"),
     (["data", "cifar"], "data.source is 'cifar': expected mnist, idx:FOLDER, npz:FILE, tfds:NAME, or dct:"),
     (["data", "tfds:emnist/"], "data.source is 'tfds:emnist/': expected tfds:NAME, such as mnist, emnist/letters"),
