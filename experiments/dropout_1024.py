@@ -5,8 +5,8 @@
 Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: a simple way to prevent neural networks from
 overfitting" (2014), table 2: 1.25 % of the test images wrong, and 1.06 % with the max-norm constraint; half of the
 hidden units and a fifth of the inputs are left out.
-Expected: FIXME % of the test images wrong, with seed 0, in about FIXME s on 2 CPU cores.
-The settings were chosen on validation examples, of seeds that the figure above doesn't use.
+Expected: 1.35 % of the test images wrong, with seed 0, in 1,210 s on 2 CPU cores, a part of it beside other work.
+The settings were tried once, and none was chosen.
 """
 
 from jaxmlp import Experiment, Network, Optimizer, Schedule, Train

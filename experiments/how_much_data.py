@@ -3,9 +3,10 @@
     jaxmlp sweep experiments/how_much_data.py
 
 Source: 3Blue1Brown, "What is backpropagation really doing?" (2017): what a network needs most is labelled data.
-Expected: FIXME
+Expected: 32.6 % of the test images wrong with 100 examples, 13.6 % with 1,000, 7.5 % with 10,000 and 4.9 % with all; with
+100 hidden units 26.4, 11.0, 4.2 and 2.2 %. No end is seen: every tenfold pays. In about 430 s on 2 CPU cores.
 The mean and the standard deviation over 5 seeds, each of which draws its own examples. Nothing is chosen: every run has
-the lesson's settings, and sees 1,800,000 examples, as the lesson's 30 epochs do, or each of few 1,000 times.
+the lesson's settings, and sees 1,800,000 examples, or each of few 1,000 times.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from jaxmlp import Data, Experiment, Network, Optimizer, Run, Train
 
@@ -65,6 +67,7 @@ def figure(runs: Sequence[Run]) -> Figure:
         axes.errorbar(shown, mean, deviation, marker="o", capsize=3, label="-".join(map(str, sizes)))
     axes.set(xscale="log", yscale="log", xlabel="training examples", ylabel="test error, %")
     axes.set_yticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     return drawing

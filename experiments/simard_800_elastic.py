@@ -1,10 +1,10 @@
-"""Simard's network with elastic distortions: 784-800-10, every image bent, shifted and turned anew.
+"""Simard's network with elastic distortions: 784-800-10, every image bent, shifted, turned, scaled and sheared anew.
 
     jaxmlp train experiments/simard_800_elastic.py
 
-Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document analysis"
-(2003), table 1: 0.7 % of the test images wrong.
-Expected: FIXME % of the test images wrong, with seed 0, in about FIXME s on 2 CPU cores.
+Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document
+analysis" (2003), table 1: 0.7 % of the test images wrong.
+Expected: 0.57 % of the test images wrong, with seed 0, in 458 s on 2 CPU cores.
 The settings were chosen on validation examples, of seeds that the figure above doesn't use.
 """
 

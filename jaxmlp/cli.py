@@ -176,10 +176,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     device, dataset = visible()[0], load_for(experiment)
     folder = workdir or (fresh if given.resume else claimed(fresh))
 
-    log = logging.getLogger("jaxmlp")  # a library may give the root logger a form of its own
-    log.propagate = False
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
+    say_log_lines(logging.INFO)
     console = Terminal()
     console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False, markup=False)
     progress = Progress(experiment.train.epochs, console)
@@ -310,39 +307,45 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
 
 
 def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
+    import logging
+
+    from rich.markup import escape
+
+    from jaxmlp.errors import DivergedError
     from jaxmlp.training.devices import visible
-    from jaxmlp.training.fit import load_for
+    from jaxmlp.training.files import blamed
     from jaxmlp.training.run import RunFolder, write_whole, writing
     from jaxmlp.training.sweeps import overruled, sweep
     from jaxmlp.views.plots import png
     from jaxmlp.views.progress import stopping
     from jaxmlp.views.sweeps import describe_swept
-    from jaxmlp.views.tables import heading
     from jaxmlp.views.terminal import Terminal
 
-    meaning = "The folder for the runs' folders and sweep.png; by default runs/ and the file's name."
+    meaning = "The folder for the runs' folders and sweep.png; by default runs/, the file's name and -sweep."
     file, experiment, given = override("sweep", path, arguments, {"workdir": (str | None, None, meaning)})
     experiments = file.sweep(experiment)
-    for name in overruled(file.experiment, experiment, experiments):
-        option = f"--{name}".replace("_", "-")
-        raise ExperimentError(f"{option} is given, but {path} sets it for each run of its sweep: expected other fields")
-    folder = chosen(given.workdir) or Path("runs") / path.stem
+    fields = [name.partition("=")[0][2:].replace("-", "_") for name in arguments if re.match(r"--\w+\.", name)]
+    lost = overruled(fields, experiment, experiments, file.sweep(file.experiment))
+    if lost:
+        raise ExperimentError(f"{', '.join(lost)}: {path} sets it for each run of its sweep: expected other fields")
+    folder = chosen(given.workdir) or Path("runs") / f"{path.stem}-sweep"
     RunFolder.refuse_used(folder)
-    device, dataset = visible()[0], load_for(experiment)
 
-    console, count, at = Terminal(), len(experiments), ""
-    console.print(heading(experiment, dataset, device), soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{count} runs, in {folder}", soft_wrap=True, highlight=False, markup=False)
-    status = console.status("starting ...")
+    device, console, count, at = visible()[0], Terminal(), len(experiments), ""
+    say_log_lines(logging.WARNING)
+    about = f"{count} runs, in {folder}, on {device.platform}:{device.id} ({device.device_kind})"
+    console.print(about, soft_wrap=True, highlight=False, markup=False)
+    status = console.status("reading the data ...")
     started()
 
     def starting(number: int, name: str) -> None:
         nonlocal at
         at = f"{number}/{count} {name}"
+        status.update(escape(at))
 
     def report(record: "EpochRecord") -> None:
         interrupts.saving = stopping  # from now on there is something to save
-        status.update(f"{at}  epoch {record.epoch}")
+        status.update(escape(f"{at}  epoch {record.epoch}"))
 
     def ended(swept: "Swept") -> None:
         console.print(describe_swept(swept, count), soft_wrap=True, highlight=False, markup=False)
@@ -367,14 +370,30 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
                 stop=stop,
             )
     except StoppedError:
-        raise StoppedError(f"interrupted in run {at}; the same command goes on from there") from None
+        raise StoppedError(f"interrupted in or after run {at}; the same command goes on from there") from None
     interrupts.saving = None
-    if file.draws and runs:
-        page = png(file.figure(runs))
+    if not runs:
+        raise DivergedError(f"all {count} runs diverged: there is nothing to draw")
+    if file.draws:
+        with blamed(path):
+            page = png(file.figure(runs))
         with writing(folder):
             write_whole(folder / "sweep.png", page)
         console.print(f"{folder / 'sweep.png'} shows them", soft_wrap=True, highlight=False, markup=False)
     return 0 if len(runs) == count else 1
+
+
+def say_log_lines(level: int) -> None:
+    """Has the package's log lines of that level and above said as they are.
+
+    A library may give the root logger a form of its own.
+    """
+    import logging
+
+    log = logging.getLogger("jaxmlp")
+    log.propagate = False
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(level)
 
 
 def run_diagnose(folder: Path) -> int:

@@ -120,17 +120,20 @@ def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(pla
         ("2", "1"),
         ("3", "2"),
     ]
-    folder = place / "runs" / "seeds"
-    assert end.stdout.splitlines()[-1] == "runs/seeds/sweep.png shows them"
+    folder = place / "runs" / "seeds-sweep"
+    assert end.stdout.splitlines()[-1] == "runs/seeds-sweep/sweep.png shows them"
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     before = [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)]
     assert jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "2").returncode == 0
     assert [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)] == before
-    listed = jaxmlp_command(place, "runs", "runs/seeds").stdout
+    listed = jaxmlp_command(place, "runs", "runs/seeds-sweep").stdout
     assert all(f"seed={seed}" in listed for seed in range(3))
     other = jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "3")
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "runs/seeds/seed=0: train.epochs was 2, and is 3: expected the settings that the run began" in other.stderr
+    assert (
+        "runs/seeds-sweep/seed=0: train.epochs was 2, and is 3: expected the settings that the run began"
+        in other.stderr
+    )
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None:
@@ -143,10 +146,31 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.search(
-        r"^jaxmlp: interrupted in run 2/3 seed=1; the same command goes on from there$", errors, re.MULTILINE
+        r"^jaxmlp: interrupted in or after run 2/3 seed=1; the same command goes on from there$", errors, re.MULTILINE
     )
     end = jaxmlp_command(place, *command)
     assert (end.returncode, end.stdout.count("/3  seed=")) == (0, 3)
+
+
+def test_a_sweep_of_short_runs_stops_between_them(place: Path) -> None:
+    many = SEEDS.replace("range(3)", "range(3000)").replace("epochs=3", "epochs=1")
+    (place / "many.py").write_text(many)
+    with subprocess.Popen(
+        [*COMMAND, "sweep", "many.py"], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert any(line.lstrip().startswith("2/3000") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "the same command goes on from there" in errors) == (143, True)
+
+
+def test_a_sweep_whose_runs_all_diverge_says_so(place: Path) -> None:
+    wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
+    for _ in range(2):  # the second time none is trained again
+        end = jaxmlp_command(place, "sweep", "seeds.py", *wild)
+        assert (end.returncode, end.stdout.count("  training diverged in epoch 1, at step ")) == (1, 3)
+        assert end.stderr == "jaxmlp: all 3 runs diverged: there is nothing to draw\n"
+    assert not (place / "runs" / "seeds-sweep" / "sweep.png").exists()
 
 
 def test_checking_passes_and_keeps_the_reports(place: Path) -> None:
@@ -197,8 +221,9 @@ ERRORS = [
     ),
     (
         ["sweep", "seeds.py", "--train.seed", "7"],
-        "--train.seed is given, but seeds.py sets it for each run of its sweep",
+        "train.seed: seeds.py sets it for each run of its sweep: expected other fields",
     ),
+    (["sweep", "seeds.py", "--data.validation", "7"], "seed=0: data.validation is 7, but idx:data has 7 training exam"),
     (["sweep", "seeds.py", "--workdir", "used"], "used: holds a finished run already"),
     (["sweep", "seeds.py", "--workdir", "small.py"], "can't be written"),
     (["data", "idx:nowhere"], "nowhere: no such folder"),

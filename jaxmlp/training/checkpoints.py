@@ -79,6 +79,8 @@ def host_copy(state: TrainState) -> TrainState:
 def digest_of(experiment: Experiment) -> str:
     """Of the settings that decide how a run goes: all but how it is kept."""
     settings = {name: value for name, value in experiment.as_dict().items() if name != "checkpoint"}
+    if settings["data"]["examples"] is None:  # runs from before there was such a setting have the digest without
+        del settings["data"]["examples"]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

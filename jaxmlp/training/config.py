@@ -141,7 +141,7 @@ class Train:
     """Examples a step; a last batch with fewer is trained on too."""
 
     seed: int = 0
-    """Of the initial parameters, the validation split and the order of the examples."""
+    """Of the initial parameters, the examples that are held out or used, and their order."""
 
     gradient: Literal["manual", "auto"] = "manual"
     """manual: the backward pass derived by hand (jaxmlp.backprop); auto: jax.grad."""

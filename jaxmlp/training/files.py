@@ -1,9 +1,10 @@
 """Experiment files: Python files that define `experiment()`, and for a sweep also `sweep(experiment)`."""
 
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +36,21 @@ class ExperimentFile:
         Raises:
             ExperimentError: where the file defines no `sweep`, or that fails or returns something else.
         """
-        found = self._call("sweep", (experiment,), "expected one that returns experiments; jaxmlp train runs one")
-        try:
-            experiments = tuple(found)
-        except TypeError:
-            experiments = ()
-        if not experiments or not all(isinstance(one, Experiment) for one in experiments):
-            got = next((one for one in experiments if not isinstance(one, Experiment)), found)
-            raise ExperimentError(
-                f"{self.path}: sweep() returns {_kind(got)}: expected jaxmlp.Experiments, one or more"
-            )
+        expected = "expected one that returns experiments; jaxmlp train runs one"
+        with blamed(self.path):
+            found = called(self.module, "sweep", expected)(experiment)
+            experiments = tuple(found) if isinstance(found, Iterable) else (found,)
+        other = [one for one in experiments if not isinstance(one, Experiment)]
+        if other or not experiments:
+            what = _kind(other[0]) if other else "none"
+            raise ExperimentError(f"{self.path}: of sweep()'s experiments one is {what}: expected jaxmlp.Experiments")
         return experiments
 
     @property
     def draws(self) -> bool:
         """Whether it defines `figure`."""
-        return hasattr(self.module, "figure")
+        figure = getattr(self.module, "figure", None)
+        return inspect.isfunction(figure) and figure.__module__ == self.module.__name__
 
     def figure(self, runs: Sequence["Run"]) -> "Figure":
         """What the file's `figure` draws of the runs of its sweep.
@@ -60,13 +60,11 @@ class ExperimentFile:
         """
         from matplotlib.figure import Figure
 
-        figure = self._call("figure", (list(runs),), "expected one that draws the runs")
+        with blamed(self.path):
+            figure = called(self.module, "figure", "expected one that draws the runs")(list(runs))
         if not isinstance(figure, Figure):
             raise ExperimentError(f"{self.path}: figure() returns {_kind(figure)}: expected a matplotlib Figure")
         return figure
-
-    def _call(self, name: str, arguments: Sequence[Any], expected: str) -> Any:
-        return _call(self.path, self.module, name, arguments, expected)
 
 
 def read_experiment(path: Path) -> ExperimentFile:
@@ -84,24 +82,23 @@ def read_experiment(path: Path) -> ExperimentFile:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses, for one, look a class's module up
-    with _blamed(path):
+    with blamed(path):
         spec.loader.exec_module(module)
-    experiment = _call(path, module, "experiment", (), "expected one that returns an Experiment")
+        experiment = called(module, "experiment", "expected one that returns an Experiment")()
     if not isinstance(experiment, Experiment):
         raise ExperimentError(f"{path}: experiment() returns {_kind(experiment)}: expected a jaxmlp.Experiment")
     return ExperimentFile(path, experiment, (module.__doc__ or "").strip(), module)
 
 
-def _call(path: Path, module: ModuleType, name: str, arguments: Sequence[Any], expected: str) -> Any:
+def called(module: ModuleType, name: str, expected: str) -> Callable[..., Any]:
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
-        raise ExperimentError(f"{path}: defines no function {name}(): {expected}")
-    with _blamed(path):
-        return function(*arguments)
+        raise ExperimentError(f"defines no function {name}(): {expected}")
+    return function
 
 
 @contextmanager
-def _blamed(path: Path) -> Iterator[None]:
+def blamed(path: Path) -> Iterator[None]:
     """Runs the file's code, as a script's: it may import its neighbours. Its errors become a line that names the file.
 
     Raises:

@@ -1,24 +1,33 @@
 """Sweeps: many runs that answer one question, each in a folder that is named after what tells it from the others."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jaxmlp.data.dataset import Dataset
-from jaxmlp.errors import DivergedError, ExperimentError
+from jaxmlp.data.sources import load_data
+from jaxmlp.errors import DivergedError, ExperimentError, StoppedError
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.fit import fit, ignore, load_for, never
+from jaxmlp.training.fit import check_fit, fit, ignore, never
 from jaxmlp.training.records import EpochRecord
-from jaxmlp.training.run import Run, flat
+from jaxmlp.training.run import Run, flat, is_locked, read
 
 
 def shown(value: Any) -> str:
-    """A setting's value as the command line takes it."""
+    """A setting's value as the command line takes it.
+
+    >>> shown((("momentum", 0.9), ("nesterov", 1.0))), shown(0.1), shown((784, 10))
+    ('momentum 0.9 nesterov 1', '0.1', '784 10')
+    """
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return " ".join(map(shown, value))
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def differing(settings: Sequence[dict[str, str]]) -> list[str]:
@@ -50,31 +59,42 @@ def names_of(experiments: Sequence[Experiment]) -> list[str]:
     """A name of each, of the fields in which they differ: `batch_size=10,seed=0`.
 
     Raises:
-        ExperimentError: where two are the same, or a name would be too long for a folder's.
+        ExperimentError: where two have one name, or it would be too long for a folder's.
     """
     settings = [settings_of(experiment) for experiment in experiments]
     fields = differing(settings)
-    names = [
-        ",".join(f"{title}={one.get(field)}" for title, field in zip(titles(fields), fields, strict=True))
-        .replace(" ", "-")
-        .replace("/", ":")
-        for one in settings
-    ]
-    names = names if fields else ["run"] * len(names)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ExperimentError(f"the sweep has {names.count(twice)} runs of the same settings, {twice}: expected one")
-    long = next((name for name in names if len(name.encode()) > LONGEST), None)
-    if long is not None:
-        raise ExperimentError(f"runs of the sweep differ in {', '.join(fields)}: expected fewer, to name their folders")
+    titled = [*zip(titles(fields), fields, strict=True)]
+    names = [",".join(f"{title}={file_name(one[field])}" for title, field in titled) or "run" for one in settings]
+    for name in names:
+        if names.count(name) > 1:
+            raise ExperimentError(f"the sweep has {names.count(name)} runs named {name}: expected different settings")
+        if len(name) > LONGEST:
+            raise ExperimentError(
+                f"the sweep has a run named {name[:60]}..., of {len(name)} characters: expected settings that "
+                f"differ in fewer or shorter values, so that they name a folder in {LONGEST}"
+            )
     return names
 
 
-def overruled(own: Experiment, asked: Experiment, experiments: Sequence[Experiment]) -> list[str]:
-    """The fields in which `asked` differs from `own`, and which a sweep made of it has set otherwise all the same."""
-    wanted, before = settings_of(asked), settings_of(own)
-    given, swept = [name for name in wanted if wanted[name] != before[name]], [*map(settings_of, experiments)]
-    return [name for name in given if any(one[name] != wanted[name] for one in swept)]
+def file_name(value: str) -> str:
+    """Without what a folder's name can't have, or a shell would read otherwise."""
+    return quote(value, safe=" :+", errors="surrogateescape").replace(" ", "-")
+
+
+def overruled(
+    given: Iterable[str], asked: Experiment, swept: Sequence[Experiment], own: Sequence[Experiment]
+) -> list[str]:
+    """Which of the fields `given` on the command line a sweep sets itself, so that it makes nothing of them.
+
+    `swept` are its runs of the experiment that was `asked` for, `own` those of the file's own.
+    """
+    wanted, ours, theirs = settings_of(asked), [*map(settings_of, swept)], [*map(settings_of, own)]
+    return [
+        name
+        for name in given
+        if any(one[name] != wanted[name] for one in ours)
+        and all(one[name] == other[name] for one, other in zip(ours, theirs, strict=False))
+    ]
 
 
 LONGEST = 250
@@ -89,12 +109,14 @@ class Swept(NamedTuple):
     name: str
     run: Run | None
     """None where it diverged."""
+    failure: str
+    """How it diverged, if so."""
     seconds: float
     """Since it began; of one that had ended before, next to none."""
 
 
 def sweep(
-    experiments: Sequence[Experiment],
+    experiments: Iterable[Experiment],
     *,
     workdir: str | PathLike[str] | None = None,
     starting: Callable[[int, str], None] = lambda number, name: None,
@@ -117,7 +139,8 @@ def sweep(
         The runs in the experiments' order, without those that diverged.
 
     Raises:
-        ExperimentError: where two experiments are the same; and whatever `jaxmlp.fit` raises, but DivergedError.
+        ExperimentError: where two experiments are the same, or one doesn't fit its data: before any is trained; and
+            whatever else `jaxmlp.fit` raises, but DivergedError.
 
     >>> import jaxmlp
     >>> network = jaxmlp.Network((784, 16, 16, 10))
@@ -125,19 +148,39 @@ def sweep(
     >>> [run.result.test_accuracy > 0.5 for run in jaxmlp.sweep(seeds)]
     [True, True]
     """
-    names, datasets = names_of(experiments), dict[tuple[str, int], Dataset]()
+    experiments = tuple(experiments)
+    names, load = names_of(experiments), lru_cache(maxsize=1)(load_data)
+
+    def data_of(experiment: Experiment) -> Dataset:
+        return load(experiment.data.source, max(2, experiment.network.sizes[-1]))
+
+    for name, experiment in zip(names, experiments, strict=True):
+        try:
+            check_fit(experiment, data_of(experiment))
+        except ExperimentError as error:
+            raise ExperimentError(f"{name}: {error}") from error
+
     runs: list[Run] = []
     for number, (name, experiment) in enumerate(zip(names, experiments, strict=True), start=1):
+        if number > 1 and stop():
+            raise StoppedError(f"interrupted before run {number} of {len(names)}")
         starting(number, name)
-        begun, run = time.perf_counter(), None
+        begun, run, failure = time.perf_counter(), None, ""
         folder = None if workdir is None else Path(workdir) / name
-        source = experiment.data.source, experiment.network.sizes[-1]
-        if source not in datasets:
-            datasets[source] = load_for(experiment)
         try:
-            run = fit(experiment, datasets[source], workdir=folder, resume=True, report=report, stop=stop)
+            if folder is not None:
+                refuse_diverged(folder, experiment)
+            run = fit(experiment, data_of(experiment), workdir=folder, resume=True, report=report, stop=stop)
             runs.append(run)
-        except DivergedError:
-            pass
-        ended(Swept(number, name, run, time.perf_counter() - begun))
+        except DivergedError as error:
+            failure = str(error)
+        ended(Swept(number, name, run, failure, time.perf_counter() - begun))
     return runs
+
+
+def refuse_diverged(folder: Path, experiment: Experiment) -> None:
+    """Raises the DivergedError to which the same run came before: it would come to it once more."""
+    if (folder / "stopped.json").exists() and not is_locked(folder):
+        kept = read(folder)
+        if kept.experiment == experiment and kept.stopped.get("kind") == "diverged":
+            raise DivergedError(kept.stopped.get("message", ""))

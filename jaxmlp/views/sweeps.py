@@ -8,10 +8,10 @@ from jaxmlp.views.runs import score
 def describe_swept(swept: Swept, count: int) -> str:
     """How a run of `count` ended.
 
-    >>> describe_swept(Swept(3, "seed=2", None, 4.2), 12)
-    ' 3/12  seed=2  diverged  4 s'
+    >>> describe_swept(Swept(3, "seed=2", None, "training diverged in epoch 1", 4.2), 12)
+    ' 3/12  seed=2  training diverged in epoch 1  4 s'
     """
-    found = "diverged"
+    found = swept.failure
     if swept.run is not None and swept.run.result is not None:
         result = swept.run.result
         found = f"test {score(result.test_accuracy, result.test_loss)}"

@@ -15,6 +15,7 @@ from jaxmlp import Checkpoint, Data, Dataset, Experiment, Network, Optimizer, Ru
 from jaxmlp.training.checkpoints import (
     DamagedError,
     Snapshot,
+    digest_of,
     digests,
     host_copy,
     kept,
@@ -49,6 +50,12 @@ def same(a: Snapshot, b: Snapshot) -> bool:
     names = ("epoch", "steps", "seconds", "wall_seconds", "history")
     alike &= all(getattr(a, name) == getattr(b, name) for name in names)
     return alike and a.losses.tobytes() == b.losses.tobytes()
+
+
+def test_runs_from_before_a_setting_was_there_can_be_read() -> None:
+    before_data_examples = "ce51ddd53a7e84aec410bc8f9019e6a282414e00e0da4d3da5b4cb0bd9fb6fb1"
+    assert digest_of(EXPERIMENT) == before_data_examples
+    assert digest_of(replace(EXPERIMENT, data=Data(validation=40, examples=9))) != before_data_examples
 
 
 @pytest.mark.parametrize("losses", [0, 4])

@@ -72,3 +72,46 @@ def test_a_file_may_define_a_dataclass(tmp_path: Path) -> None:
     )
     path.write_text(GOOD.replace("from jaxmlp", preamble + "from jaxmlp"))
     assert read_experiment(path).experiment.network.sizes == (4, 2)
+
+
+def swept(tmp_path: Path, body: str) -> tuple[Experiment, ...]:
+    path = tmp_path / "many.py"
+    path.write_text(GOOD + body)
+    file = read_experiment(path)
+    return file.sweep(file.experiment)
+
+
+def test_a_sweep_may_be_a_generator_that_imports_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_sweeps.py").write_text("COUNT = 3\n")
+    body = "def sweep(e):\n    from neighbour_of_sweeps import COUNT\n    for _ in range(COUNT): yield e\n"
+    assert swept(tmp_path, body) == (Experiment(Network((4, 2))),) * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", r"many.py: defines no function sweep\(\): expected one that returns experiments; jaxmlp train runs one"),
+        ("def sweep(e): return []", r"of sweep\(\)'s experiments one is none: expected jaxmlp.Experiments"),
+        ("def sweep(e): return None", r"of sweep\(\)'s experiments one is None"),
+        ("def sweep(e): return [e, 3]", r"of sweep\(\)'s experiments one is a value of type int"),
+        ("def sweep(e):\n    yield e\n    raise TypeError('wrong')", r"many.py, line 7: TypeError: wrong"),
+        ("def sweep(e):\n    yield e\n    Network((3,))", r"many.py: network.sizes is 3"),
+    ],
+)
+def test_a_sweep_that_gives_no_experiments_is_refused(body: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        swept(tmp_path, body)
+
+
+def test_a_picture_is_what_the_files_own_function_draws(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.py"
+    for body, draws in (
+        ("", False),
+        ("figure = None\n", False),
+        ("from matplotlib.pyplot import figure\n", False),
+        ("def figure(runs): return runs\n", True),
+    ):
+        path.write_text(GOOD + body)
+        assert read_experiment(path).draws == draws
+    with pytest.raises(ExperimentError, match=r"figure\(\) returns a value of type list: expected a matplotlib Figure"):
+        read_experiment(path).figure([])

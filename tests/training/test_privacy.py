@@ -51,10 +51,15 @@ def params_of(dtype: object) -> jaxmlp.Params:
 
 def blurred(batch: Batch, sigma: float, step: int = 0, seed: int = 0, clip: float = 0.5, B: float = 8.0) -> np.ndarray:
     """The private gradient as one vector."""
-    trace = jaxmlp.backpropagate(params_of(batch.inputs.dtype), batch, NETWORK)
-    key = noise_key(jnp.uint32(seed), jnp.uint32(step))
-    gradient = private_gradient(trace, key, jnp.float32(clip), jnp.float32(sigma), jnp.float32(B))
-    return flat(gradient)
+    at = np.uint32(seed), np.uint32(step)
+    return flat(compiled(params_of(batch.inputs.dtype), batch, at, *map(np.float32, (clip, sigma, B))))
+
+
+@jax.jit  # each operation compiled on its own would take longer than all in one program
+def compiled(
+    params: jaxmlp.Params, batch: Batch, at: tuple[jax.Array, jax.Array], *numbers: jax.Array
+) -> jaxmlp.Params:
+    return private_gradient(jaxmlp.backpropagate(params, batch, NETWORK), noise_key(*at), *numbers)
 
 
 def flat(tree: object) -> np.ndarray:
@@ -298,6 +303,11 @@ def test_a_seed_gives_the_same_private_run_and_privacy_changes_it(digits: Datase
     assert (flat(other.params) != flat(runs[0].params)).all()
 
 
+@jax.jit
+def pass_of(params: jaxmlp.Params, batch: Batch) -> jaxmlp.Trace:
+    return jaxmlp.backpropagate(params, batch, PRIVATE.network)
+
+
 def test_a_private_epoch_is_its_steps_one_by_one(digits: Dataset) -> None:
     private = privacy.PrivateTraining.of(PRIVATE, digits.train.size)
     assert private is not None
@@ -313,7 +323,7 @@ def test_a_private_epoch_is_its_steps_one_by_one(digits: Dataset) -> None:
         batch = Batch(
             *map(jnp.asarray, (np.float32(digits.train.inputs[members] / 255), digits.train.targets[members]))
         )
-        trace = jaxmlp.backpropagate(params, batch, PRIVATE.network)
+        trace = pass_of(params, batch)
         numbers = (jnp.float32(n) for n in (0.5, private.steps.sigma, 50))
         gradient = private_gradient(trace, noise_key(jnp.uint32(0), jnp.uint32(2 * steps + t)), *numbers)
         params = jax.tree.map(lambda p, g: p - g, params, gradient)

@@ -34,7 +34,9 @@ def test_runs_are_named_after_what_tells_them_apart() -> None:
     sizes = [replace(BASE, network=Network(sizes)) for sizes in ((20, 3), (20, 8, 3))]
     assert names_of(sizes) == ["sizes=20-3", "sizes=20-8-3"]
     sources = [replace(BASE, data=Data(source)) for source in ("npz:a/b.npz", "mnist")]
-    assert names_of(sources) == ["source=npz:a:b.npz", "source=mnist"]
+    assert names_of(sources) == ["source=npz:a%2Fb.npz", "source=mnist"]
+    rates = [replace(BASE, optimizer=Optimizer(parameters=(("momentum", m),))) for m in (0.5, 0.5000001)]
+    assert names_of(rates) == ["parameters=momentum-0.5", "parameters=momentum-0.5000001"]
     assert names_of([BASE]) == ["run"]
 
 
@@ -51,14 +53,30 @@ def test_no_two_runs_have_one_name(settings: set[tuple[int, float, str]]) -> Non
 
 def test_two_runs_of_the_same_settings_are_refused() -> None:
     other = replace(BASE, train=replace(BASE.train, seed=1))
-    with pytest.raises(ExperimentError, match="has 2 runs of the same settings, seed=0: expected one"):
+    with pytest.raises(ExperimentError, match="has 2 runs named seed=0: expected different settings"):
         names_of([BASE, other, replace(BASE, checkpoint=Checkpoint(keep=1))])
 
 
+def test_a_name_too_long_for_a_folder_is_refused() -> None:
+    sources = [replace(BASE, data=Data(f"npz:{'x' * 300}{i}")) for i in range(2)]
+    with pytest.raises(ExperimentError, match=r"named source=npz:x+\.\.\., of 312 characters: expected .* a folder in 250"):
+        names_of(sources)
+
+
 def test_settings_that_the_sweep_makes_nothing_of_are_named() -> None:
-    asked = replace(BASE, train=replace(BASE.train, seed=7, epochs=1))
-    assert overruled(BASE, asked, seeds(asked, 2)) == ["train.seed"]
-    assert overruled(BASE, BASE, seeds(BASE, 2)) == []
+    asked = replace(BASE, train=replace(BASE.train, seed=0, epochs=1))
+    own, swept = seeds(BASE, 2), seeds(asked, 2)
+    assert overruled(["train.seed", "train.epochs"], asked, swept, own) == ["train.seed"]
+    twice = [replace(one, train=replace(one.train, epochs=2 * one.train.epochs)) for one in (BASE, asked)]
+    assert overruled(["train.epochs"], asked, twice[1:], twice[:1]) == []
+
+
+def test_a_run_that_does_not_fit_its_data_is_refused_before_any_is_trained(base: Experiment) -> None:
+    wrong = replace(base, data=replace(base.data, examples=164))
+    started: list[int] = []
+    with pytest.raises(ExperimentError, match=r"examples=164: data.examples is 164, but .* expected 163 or fewer"):
+        jaxmlp.sweep([base, wrong], starting=lambda number, name: started.append(number))
+    assert not started
 
 
 def test_each_run_is_that_of_fit_and_is_kept_in_a_folder_of_its_own(base: Experiment, tmp_path: Path) -> None:
@@ -87,12 +105,16 @@ def test_a_sweep_goes_on_where_it_was_left_and_trains_nothing_twice(base: Experi
     assert [record.train_loss for record in runs[1].history] == [record.train_loss for record in alone.history]
 
 
-def test_a_run_that_diverges_is_left_out_and_the_others_are_trained(base: Experiment) -> None:
+def test_a_run_that_diverges_is_left_out_and_not_trained_again(base: Experiment, tmp_path: Path) -> None:
     wild = replace(base, optimizer=Optimizer(learning_rate=1e38), network=Network((20, 8, 3), output="identity"))
     ends: list[Swept] = []
-    runs = jaxmlp.sweep([wild, base], ended=ends.append)
-    assert [end.run for end in ends] == [None, runs[0]]
-    assert len(runs) == 1
+    for _ in range(2):
+        runs = jaxmlp.sweep((one for one in (wild, base)), workdir=tmp_path / "all", ended=ends.append)
+        assert len(runs) == 1
+    assert [end.run is None for end in ends] == [True, False] * 2
+    assert "training diverged in epoch 1" in ends[0].failure
+    assert (ends[2].failure, ends[3].failure) == (ends[0].failure, "")
+    assert ends[2].seconds < 0.1 * ends[0].seconds
 
 
 def test_data_are_read_once_for_all_runs(base: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from jaxmlp.views.sweeps import describe_swept
 def test_a_runs_line_has_its_scores(digits: Dataset) -> None:
     experiment = Experiment(Network((20, 8, 3)), data=Data(validation=40), train=Train(epochs=1, batch_size=16))
     run = jaxmlp.fit(experiment, digits)
-    line = describe_swept(Swept(2, "seed=1", run, 61.0), 3)
+    line = describe_swept(Swept(2, "seed=1", run, "", 61.0), 3)
     scores = [f"{100 * score:.2f} %" for score in (run.result.validation_accuracy, run.result.test_accuracy)]
     assert line == f"2/3  seed=1  validation {scores[0]}  test {scores[1]}  1:01"
 
@@ -26,4 +26,4 @@ def test_a_regressions_line_has_its_losses_and_without_validation_none() -> None
         jaxmlp.Dataset.from_arrays(x, x, x, x),
     )
     run = replace(run, result=replace(run.result, test_loss=0.25))
-    assert describe_swept(Swept(1, "run", run, 1.0), 1) == "1/1  run  test 0.25  1 s"
+    assert describe_swept(Swept(1, "run", run, "", 1.0), 1) == "1/1  run  test 0.25  1 s"
