@@ -4,8 +4,8 @@
 
 Source: 3Blue1Brown, "Gradient descent, how neural networks learn" and "What is backpropagation really doing?" (2017):
 mini-batches give up some of the gradient's accuracy for speed.
-Expected: after 8 epochs 1 to 100 examples a step do alike (5.7 to 6.0 % of the validation images wrong) and all of them at
-once have learned next to nothing; after 2 s 100 to 1,000 are best (5.1 and 5.3 %); in about 240 s on 2 CPU cores.
+Expected: after 8 epochs 1 to 100 examples a step do alike (5.7 to 6.0 % of the validation images wrong) and all of them
+at once have learned next to nothing; after 2 s 100 to 1,000 are best (5.1 and 5.3 %); in about 240 s on 2 CPU cores.
 Each batch size has several learning rates; drawn is the one that did best on the validation examples, in the mean over
 the seeds, at equal examples and at equal time apart. Times are of training alone, without compilation.
 """

@@ -3,8 +3,8 @@
     jaxmlp sweep experiments/how_much_data.py
 
 Source: 3Blue1Brown, "What is backpropagation really doing?" (2017): what a network needs most is labelled data.
-Expected: 32.6 % of the test images wrong with 100 examples, 13.6 % with 1,000, 7.5 % with 10,000 and 4.9 % with all; with
-100 hidden units 26.4, 11.0, 4.2 and 2.2 %. No end is seen: every tenfold pays. In about 430 s on 2 CPU cores.
+Expected: 32.6 % of the test images wrong with 100 examples, 13.6 % with 1,000, 7.5 % with 10,000 and 4.9 % with all;
+with 100 hidden units 26.4, 11.0, 4.2 and 2.2 %. No end is seen: every tenfold pays. In about 430 s on 2 CPU cores.
 The mean and the standard deviation over 5 seeds, each of which draws its own examples. Nothing is chosen: every run has
 the lesson's settings, and sees 1,800,000 examples, or each of few 1,000 times.
 """

@@ -4,8 +4,8 @@
 
 Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document
 analysis" (2003), table 1: 1.6 % of the test images wrong.
-Expected: FIXME % of the test images wrong, as the mean of seeds 0 to 4, in about FIXME s on 2 CPU cores.
-The learning rate was chosen on validation examples, of seeds that the figures above don't use.
+Expected: 1.65 % of the test images wrong, as the mean of seeds 0 to 2, in about 89 s on 2 CPU cores, beside other work.
+The learning rate, the L2 and the epochs were chosen on validation examples, of seeds that the figures above don't use.
 """
 
 from jaxmlp import Experiment, Network, Optimizer, Schedule, Train
