@@ -29,6 +29,7 @@ from jaxmlp.training.epoch import (
     train_steps,
     updated,
 )
+from jaxmlp.training.fit import divided
 from jaxmlp.training.optimizers import ELEMENTWISE, known, make, numbers_of, rate, takes_schedule
 
 NETWORK = Network((20, 3))  # whose matrix is held transposed while training
@@ -273,7 +274,7 @@ def test_a_run_follows_its_schedule(digits: Dataset) -> None:
         schedule=Schedule("step", factor=0.1, every=1.0),
     )
     run = jaxmlp.fit(experiment, digits)
-    params, train = initial_state(experiment).params, jaxmlp.data.dataset.split(digits, 3, 0)[0].train
+    params, train = initial_state(experiment).params, divided(experiment, digits).dataset.train
     for epoch in (1, 2):
         for rows in order_of(0, epoch, 200, 100):
             batch = Batch(jnp.asarray(train.inputs[rows], jnp.float32) / 255, jnp.asarray(train.targets[rows]))
