@@ -41,14 +41,14 @@ from jaxmlp.training.run import Run, RunFolder
 log = logging.getLogger("jaxmlp")
 
 
-def load_for(experiment: Experiment) -> Dataset:
-    """The data set that the experiment names, checked against its network.
+def load_for(experiment: Experiment, load: Callable[[str, int], Dataset] = load_data) -> Dataset:
+    """The data set that the experiment names, as `load(source, classes)` gives it, checked against its network.
 
     Raises:
         DataError: for data that can't be used.
         ExperimentError: for a network whose sizes don't fit the data.
     """
-    dataset = load_data(experiment.data.source, classes=max(2, experiment.network.sizes[-1]))
+    dataset = load(experiment.data.source, max(2, experiment.network.sizes[-1]))
     check_fit(experiment, dataset)
     return dataset
 

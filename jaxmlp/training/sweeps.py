@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from jaxmlp.data.dataset import Dataset
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError, StoppedError
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.fit import check_fit, fit, ignore, never
+from jaxmlp.training.fit import fit, ignore, load_for, never
 from jaxmlp.training.records import EpochRecord
 from jaxmlp.training.run import Run, flat, is_locked, read
 
@@ -150,13 +149,9 @@ def sweep(
     """
     experiments = tuple(experiments)
     names, load = names_of(experiments), lru_cache(maxsize=1)(load_data)
-
-    def data_of(experiment: Experiment) -> Dataset:
-        return load(experiment.data.source, max(2, experiment.network.sizes[-1]))
-
     for name, experiment in zip(names, experiments, strict=True):
         try:
-            check_fit(experiment, data_of(experiment))
+            load_for(experiment, load)
         except ExperimentError as error:
             raise ExperimentError(f"{name}: {error}") from error
 
@@ -170,7 +165,7 @@ def sweep(
         try:
             if folder is not None:
                 refuse_diverged(folder, experiment)
-            run = fit(experiment, data_of(experiment), workdir=folder, resume=True, report=report, stop=stop)
+            run = fit(experiment, load_for(experiment, load), workdir=folder, resume=True, report=report, stop=stop)
             runs.append(run)
         except DivergedError as error:
             failure = str(error)
