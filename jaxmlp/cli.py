@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import gc
 import io
 import re
@@ -308,6 +309,7 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
 
 def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
     import logging
+    import shlex
 
     from rich.markup import escape
 
@@ -327,20 +329,22 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     fields = [name.partition("=")[0][2:].replace("-", "_") for name in arguments if re.match(r"--\w+\.", name)]
     lost = overruled(fields, experiment, experiments, file.sweep(file.experiment))
     if lost:
-        raise ExperimentError(f"{', '.join(lost)}: {path} sets it for each run of its sweep: expected other fields")
+        them = "it" if len(lost) == 1 else "them"
+        raise ExperimentError(f"{', '.join(lost)}: {path} sets {them} for each run of its sweep: expected other fields")
     folder = chosen(given.workdir) or Path("runs") / f"{path.stem}-sweep"
     RunFolder.refuse_used(folder)
 
-    device, console, count, at = visible()[0], Terminal(), len(experiments), ""
+    device, console, count, at, where = visible()[0], Terminal(), len(experiments), "", ""
     say_log_lines(logging.WARNING)
-    about = f"{count} runs, in {folder}, on {device.platform}:{device.id} ({device.device_kind})"
-    console.print(about, soft_wrap=True, highlight=False, markup=False)
+    about = f"{count} run{'s' * (count > 1)}, in {folder}, on {device.platform}:{device.id} ({device.device_kind})"
     status = console.status("reading the data ...")
     started()
 
     def starting(number: int, name: str) -> None:
-        nonlocal at
-        at = f"{number}/{count} {name}"
+        nonlocal at, where
+        if number == 1:
+            console.print(about, soft_wrap=True, highlight=False, markup=False)
+        at, where = f"{number}/{count} {name}", "in"
         status.update(escape(at))
 
     def report(record: "EpochRecord") -> None:
@@ -348,6 +352,8 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
         status.update(escape(f"{at}  epoch {record.epoch}"))
 
     def ended(swept: "Swept") -> None:
+        nonlocal where
+        where = "after"
         console.print(describe_swept(swept, count), soft_wrap=True, highlight=False, markup=False)
 
     def parting() -> str:
@@ -370,10 +376,11 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
                 stop=stop,
             )
     except StoppedError:
-        raise StoppedError(f"interrupted in or after run {at}; the same command goes on from there") from None
+        raise StoppedError(f"interrupted {where} run {at}; the same command goes on from there") from None
     interrupts.saving = None
     if not runs:
-        raise DivergedError(f"all {count} runs diverged: there is nothing to draw")
+        raise DivergedError(f"{'the run' if count == 1 else f'all {count} runs'} diverged: there is nothing to draw")
+    console.print(f"jaxmlp runs {shlex.quote(str(folder))} lists them", soft_wrap=True, highlight=False, markup=False)
     if file.draws:
         with blamed(path):
             page = png(file.figure(runs))
@@ -430,7 +437,8 @@ def run_runs(folder: Path) -> int:
     found, unreadable = {}, []
     for path in sorted(path.parent for path in folder.rglob("config.json")):
         try:
-            found[str(path.relative_to(folder))] = read(path), is_locked(path)
+            name = str(path.relative_to(folder)) if path != folder else folder.resolve().name
+            found[name] = read(path), is_locked(path)
         except RunError as error:
             unreadable.append(str(error))
     if not found:
@@ -438,9 +446,11 @@ def run_runs(folder: Path) -> int:
             " | ".join(unreadable) or f"{folder}: no run in there: expected folders that `jaxmlp train` made"
         )
     table, console = runs_table(found), Terminal()
+    width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if not console.is_terminal:  # a file or another command takes lines of any length
-        wide = console.options.update(max_width=10_000)
-        console.width = max(console.width, console.measure(table, options=wide).maximum)
+        console.width = max(console.width, width)
+    elif width > console.width:
+        table = runs_table(found, narrow=True)
     console.print(table)
     for line in unreadable:
         print(f"jaxmlp: {line}", file=sys.stderr)
@@ -479,6 +489,8 @@ def run_data(sources: Sequence[str], png: Path | None) -> int:
     console = Terminal()
     if png is not None and len(sources) != 1:
         raise DataError(f"--png is {png}, for the picture of one SOURCE: expected one, found {len(sources)}")
+    if png is not None and png.suffix.lower() != ".png":
+        raise DataError(f"--png is {png}: expected a file whose name ends in .png, which is what is drawn")
     if not sources:
         console.print(data_table(available()))
         folders = f"TFDS: {standard_folder()}\nthe cache: {home()}"
@@ -574,6 +586,12 @@ def override(
 
     file = read_experiment(path)
     about = file.about.replace("jaxmlp train ", f"jaxmlp {command} ")
+    if command == "sweep" and {"-h", "--help"} & {*arguments}:
+        from jaxmlp.training.sweeps import set_by
+
+        swept = file.sweep(file.experiment)
+        changed = ", ".join(set_by(swept, file.experiment)) or "nothing"
+        about += f"\n\nIts {len(swept)} runs are the experiment below, but that the sweep sets {changed} for each."
     fields: list[Any] = [("experiment", Annotated[Experiment, tyro.conf.arg(name="")])]
     for name, (kind, default, meaning) in own.items():
         fields.append((name, Annotated[kind, tyro.conf.arg(help=meaning), tyro.conf.FlagCreatePairsOff], default))
@@ -599,5 +617,14 @@ def _message(box: str) -> str:
     ]
     message, *help_ = [section for section in sections if section] or [box]
     message = re.sub(r"^Error parsing experiment[.\w]*: ", "", message).rstrip(".")
+    wrong = re.match(r"Error parsing (--[\w.-]+): .*?((?:'[^']*'(?:, )?)+)", message)
+    form = re.search(rf"│ +{re.escape(wrong[1])} (\S.*?) *│", plain) if wrong else None
+    if wrong and form:
+        return f"{wrong[1]} is {wrong[2].replace(chr(39), '').replace(',', '')}: expected {form[1]}"
+    unknown = message.removeprefix("Unrecognized options: ")
+    if unknown != message and not unknown.startswith("-"):
+        return f"{unknown.partition(', ')[0]} belongs to no option: expected --FIELD VALUE"
     near = re.search(r"^Perhaps you meant: (--[\w.-]+)", help_[0]) if help_ else None
-    return f"{message}; did you mean {near[1]}?" if near else message
+    last = [name.partition(",")[0].rpartition(".")[2] for name in (unknown, near[1])] if near else ["", ""]
+    likely = near and difflib.SequenceMatcher(None, *last).ratio() > 0.6
+    return f"{message}; did you mean {near[1]}?" if near and likely else message

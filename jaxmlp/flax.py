@@ -24,11 +24,16 @@ def to_linen(params: Params) -> dict[str, Any]:
 
     So they are named where the module's method is `nn.compact`.
 
+    Raises:
+        NetworkError: for anything but parameters.
+
     >>> import jax, jaxmlp
     >>> params = jaxmlp.init(jax.random.key(0), jaxmlp.Network((3, 2)))
     >>> jax.tree.map(jnp.shape, to_linen(params))
     {'params': {'Dense_0': {'bias': (2,), 'kernel': (3, 2)}}}
     """
+    if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
+        raise NetworkError(f"params is a {type(params).__name__}: expected a tuple of Layers, such as a run's .params")
     return {"params": {f"Dense_{i}": {"kernel": W, "bias": b} for i, (W, b) in enumerate(params)}}
 
 

@@ -121,19 +121,41 @@ def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(pla
         ("3", "2"),
     ]
     folder = place / "runs" / "seeds-sweep"
-    assert end.stdout.splitlines()[-1] == "runs/seeds-sweep/sweep.png shows them"
+    assert end.stdout.splitlines()[-2:] == [
+        "jaxmlp runs runs/seeds-sweep lists them",
+        "runs/seeds-sweep/sweep.png shows them",
+    ]
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     before = [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)]
     assert jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "2").returncode == 0
     assert [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)] == before
     listed = jaxmlp_command(place, "runs", "runs/seeds-sweep").stdout
     assert all(f"seed={seed}" in listed for seed in range(3))
+    shown = jaxmlp_command(place, "show", "runs/seeds-sweep")
+    assert (shown.returncode, shown.stderr) == (
+        2,
+        "jaxmlp: runs/seeds-sweep: holds runs, which `jaxmlp runs runs/seeds-sweep` lists, and is none: expected the "
+        "folder of a run\n",
+    )
+    assert "│ seed=1 │" in jaxmlp_command(place, "runs", "runs/seeds-sweep/seed=1").stdout
     other = jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "3")
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert (
         "runs/seeds-sweep/seed=0: train.epochs was 2, and is 3: expected the settings that the run began"
         in other.stderr
     )
+
+
+def test_a_sweeps_help_says_what_it_sets_itself(place: Path) -> None:
+    text = " ".join(jaxmlp_command(place, "sweep", "seeds.py", "--help").stdout.split())
+    assert "Its 3 runs are the experiment below, but that the sweep sets train.seed for each." in text
+
+
+def test_a_sweep_that_is_refused_says_nothing_else(place: Path) -> None:
+    (place / "twice.py").write_text(EXPERIMENT + "\n\ndef sweep(experiment):\n    return [experiment, experiment]\n")
+    end = jaxmlp_command(place, "sweep", "twice.py")
+    assert (end.returncode, end.stdout) == (2, "")
+    assert end.stderr == "jaxmlp: the sweep has 2 runs named run: expected different settings\n"
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None:
@@ -145,11 +167,12 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(
-        r"^jaxmlp: interrupted in or after run 2/3 seed=1; the same command goes on from there$", errors, re.MULTILINE
-    )
+    where = "(after run 1/3 seed=0|in run 2/3 seed=1)"  # the signal may come before the second begins
+    assert re.search(rf"^jaxmlp: interrupted {where}; the same command goes on from there$", errors, re.MULTILINE)
     end = jaxmlp_command(place, *command)
     assert (end.returncode, end.stdout.count("/3  seed=")) == (0, 3)
+    assert re.search(r"^1/3  seed=0 .*  had ended before$", end.stdout, re.MULTILINE)
+    assert re.search(r"^3/3  seed=2 .*  \d+ s$", end.stdout, re.MULTILINE)
 
 
 def test_a_sweep_of_short_runs_stops_between_them(place: Path) -> None:
@@ -193,9 +216,26 @@ ERRORS = [
     (["train", "none.py"], "none.py: experiment() returns None: expected a jaxmlp.Experiment"),
     (["train", "small.py", "--optimzer.learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
     (["train", "small.py", "--train.epoch", "1"], "did you mean --train.epochs?"),
-    (["train", "small.py", "extra"], "Unrecognized options: extra; jaxmlp train small.py --help lists every field"),
+    (
+        ["train", "small.py", "extra"],
+        "extra belongs to no option: expected --FIELD VALUE; jaxmlp train small.py",
+    ),
+    (
+        ["train", "small.py", "--optimizer.lr", "1"],
+        "Unrecognized options: --optimizer.lr, 1; jaxmlp train small.py",
+    ),
+    (["train", "small.py", "--train.epochs", "1.5"], "jaxmlp: --train.epochs is 1.5: expected INT; jaxmlp train small"),
+    (["train", "small.py", "--network.sizes", "6", "a"], "--network.sizes is 6 a: expected [INT [INT ...]]; jaxmlp tr"),
+    (
+        ["train", "small.py", "--optimizer.parameters", "momentum"],
+        "--optimizer.parameters is momentum: expected [STR FLOAT [STR FLOAT ...]]; jaxmlp train small.py --help",
+    ),
+    (
+        ["train", "small.py", "--optimizer.clip-norm", "x"],
+        "--optimizer.clip-norm is x: expected {None}|FLOAT; jax",
+    ),
     (["train", "small.py", "--optimizer.learning-rate", "-1"], "jaxmlp: optimizer.learning_rate is -1.0: expected"),
-    (["train", "small.py", "--optimizer.learning-rate", "fast"], "--optimizer.learning-rate: could not convert"),
+    (["train", "small.py", "--optimizer.learning-rate", "fast"], "--optimizer.learning-rate is fast: expected FLOAT; "),
     (["train", "small.py", "--train.epochs", "0"], "jaxmlp: train.epochs is 0: expected 1 or more"),
     (["train", "small.py", "--train.gradient", "magic"], "invalid choice 'magic' for argument '--train.gradient'"),
     (["train", "small.py", "--network.loss", "cross_entropy"], "'cross_entropy' does not go with output 'sigmoid'"),
@@ -231,7 +271,8 @@ ERRORS = [
     (["data", "tfds:emnist/"], "data.source is 'tfds:emnist/': expected tfds:NAME, such as mnist, emnist/letters"),
     (["data", "--png", "x.png"], "--png is x.png, for the picture of one SOURCE: expected one, found 0"),
     (["data", "mnist", "idx:data", "--png", "x.png"], "for the picture of one SOURCE: expected one, found 2"),
-    (["data", "idx:data", "--png", "small.py/x"], "small.py/x: can't be written: "),
+    (["data", "idx:data", "--png", "small.py/x.png"], "small.py/x.png: can't be written: "),
+    (["data", "idx:data", "--png", "x.gif"], "--png is x.gif: expected a file whose name ends in .png"),
     (["train", "small.py", "--workdir"], "Missing value for argument '--workdir'"),
     (["train", "small.py", "--resume", "--workdir", "used"], "used/config.json: the run can't be read: "),
     (["train", "small.py", "--optimizer.nonfinite", "ignore"], "invalid choice 'ignore' for argument"),

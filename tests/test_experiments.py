@@ -77,11 +77,11 @@ def test_the_batch_sizes_picture_has_the_best_rate_at_equal_examples_and_at_equa
     file = read_experiment(EXPERIMENTS / "batch_size.py")
     runs = []
     for one in file.sweep(file.experiment):
-        large, low = one.train.batch_size > 1_000, one.optimizer.learning_rate < 3
+        slow, low = one.train.batch_size in (1, 10_000, 55_000), one.optimizer.learning_rate < 3
         if (low, one.train.seed) == (False, 2):
             continue  # diverged: the rate is not to be chosen, however well it does
         late = 0.9 if low else 0.99
-        runs.append(made_up(one, [0.5] * 8 + [late] * 12, 0.25 if large else 0.125))
+        runs.append(made_up(one, ([0.5] * 8 + [late] * 52)[: one.train.epochs], 0.25 if slow else 0.125))
     left, right = file.figure(runs).axes
     sizes = [1, 10, 100, 1_000, 10_000, 55_000]
     equal_examples, equal_time = (
@@ -89,9 +89,23 @@ def test_the_batch_sizes_picture_has_the_best_rate_at_equal_examples_and_at_equa
     )
     np.testing.assert_array_equal(equal_examples.get_xdata(), sizes)
     np.testing.assert_allclose(equal_examples.get_ydata(), 50)
-    # in 2 s there is time for 16 epochs, or for 8 of the large batches
-    np.testing.assert_allclose(equal_time.get_ydata(), [10, 10, 10, 10, 50, 50])
-    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.125] * 4 + [0.25] * 2)
+    # in 2 s there is time for 16 epochs, or for 8 of the slow batches
+    np.testing.assert_allclose(equal_time.get_ydata(), [50, 10, 10, 10, 50, 50])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.25, 0.125, 0.125, 0.125, 0.25, 0.25])
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_fewer_epochs_make_all_of_a_sweeps_runs_shorter(path: Path) -> None:
+    file = read_experiment(path)
+    few = replace(file.experiment, train=replace(file.experiment.train, epochs=file.experiment.train.epochs // 4))
+    ours, theirs = ([one.train.epochs for one in file.sweep(each)] for each in (few, file.experiment))
+    assert all(one < 0.3 * other for one, other in zip(ours, theirs, strict=True))
+
+
+def test_of_fewer_examples_the_largest_batch_has_all() -> None:
+    file = read_experiment(EXPERIMENTS / "batch_size.py")
+    few = replace(file.experiment, data=replace(file.experiment.data, examples=2_000))
+    assert {one.train.batch_size for one in file.sweep(few)} == {1, 10, 100, 1_000, 2_000}
 
 
 def test_the_datas_picture_has_the_mean_and_the_deviation_of_the_test_error() -> None:

@@ -203,6 +203,13 @@ def test_variables_that_do_not_fit_are_refused(variables: Any, message: str) -> 
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_what_is_no_parameters_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"params is a str: expected a tuple of Layers, such as a run's .params"):
+        border.save(tmp_path / "file", "run")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_modules_that_do_not_fit_are_refused() -> None:
     first, second, third = border.to_nnx(PARAMS)
     with pytest.raises(NetworkError, match="2 layers are given: expected 3, those of 5-4-6-3"):

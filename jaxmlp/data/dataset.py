@@ -1,5 +1,6 @@
 """A data set as arrays in memory, checked once, and its validation split."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,6 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from jaxmlp.errors import DataError
 
 Numbers: TypeAlias = NDArray[Any]
+
+
+log = logging.getLogger("jaxmlp")
+
+DARK = 64
+"""Grey levels all below it are hardly an image's, whose brightest pixel would be a quarter of white."""
 
 
 class Examples(NamedTuple):
@@ -34,7 +41,7 @@ class Examples(NamedTuple):
         return Examples(self.inputs[indices], self.targets[indices])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A training and a test set of the same kind. Make one with `Dataset.from_arrays`, which checks the arrays."""
 
@@ -47,6 +54,11 @@ class Dataset:
     """Shape of one example as it came, such as (28, 28) for an image; its features are the product."""
     names: tuple[str, ...] = ()
     """What the classes are called; none where they are numbers."""
+
+    def __repr__(self) -> str:
+        kind = f"{self.classes} classes" if self.labelled else f"{self.outputs} wanted outputs"
+        sizes = f"{self.train.size:,} training and {self.test.size:,} test examples of shape {self.shape}"
+        return f"<Dataset {self.name}: {sizes}, {kind}>"
 
     @property
     def features(self) -> int:
@@ -106,6 +118,13 @@ class Dataset:
                 f"{name}: training inputs are {train_inputs.dtype}, test inputs {test_inputs.dtype}: expected both "
                 "uint8 (grey levels) or neither"
             )
+        if train.inputs.dtype == np.uint8 and 0 < train.inputs.max() < DARK:
+            log.warning(
+                "jaxmlp: %s: inputs of uint8 count as grey levels, 255 as 1, but none is above %d: numbers that "
+                "are none should have another type, such as float32",
+                name,
+                train.inputs.max(),
+            )
         if train.targets.ndim == 2:
             classes = None
         elif classes is None:
@@ -123,7 +142,8 @@ def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None
         targets = targets[:, 0]
     for array, what in ((inputs, "inputs"), (targets, "targets")):
         if array.dtype.kind not in "uifb":
-            raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers")
+            words = "; np.unique(labels, return_inverse=True)[1] numbers the words" * (array.dtype.kind in "UST")
+            raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers{words}")
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 bad = np.argwhere(~np.isfinite(array.astype(np.float32)))
@@ -159,7 +179,8 @@ def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | N
     outside = np.flatnonzero((labels < 0) | (labels > highest))
     if outside.size:
         i = int(outside[0])
-        expected = "labels from 0 up" if classes is None else f"labels from 0 to {highest}"
+        expected = "labels from 0 up" if classes is None else f"labels from 0 to {highest}, for {classes} classes"
+        expected += " (as many as the network has outputs; targets of a floating type are no labels, but regression's)"
         raise DataError(
             f"{where}: label {labels[i]} at index {i} ({outside.size:,} such of {labels.size:,}): expected {expected}"
         )

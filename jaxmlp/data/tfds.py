@@ -266,7 +266,7 @@ def prepare(name: Name) -> Path:
     supervised(name, builder.info)  # before the download
     folder = Path(builder.data_path)
     if not folder.exists():
-        log.warning("jaxmlp: %s: is downloaded and prepared in %s, once", name, folder)
+        log.warning("jaxmlp: %s: TFDS downloads it and prepares it in %s, once", name, folder)
         try:
             with quiet(progress=True), _impatient():
                 builder.download_and_prepare(file_format="array_record")
@@ -281,7 +281,7 @@ def _package(name: Name) -> Any:
     if missing:
         raise DataError(
             f"{name}: needs the package{'s' * (len(missing) > 1)} {' and '.join(missing)}: pip install "
-            f"{' '.join(missing)}, or jaxmlp[tfds]"
+            f"{' '.join(missing)}"
         )
     try:
         with quiet():

@@ -54,7 +54,7 @@ def load_for(experiment: Experiment, load: Callable[[str, int], Dataset] = load_
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises an ExperimentError where the network's sizes or the validation split don't fit the data."""
+    """Raises an ExperimentError where the network's sizes or loss, the split or the distortions don't fit the data."""
     if experiment.data.validation >= dataset.train.size:
         raise ExperimentError(
             f"data.validation is {experiment.data.validation:,}, but {dataset.name} has {dataset.train.size:,} "
@@ -87,11 +87,31 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             f"distort distorts images, but an example of {dataset.name} has shape {dataset.shape}: expected (height, "
             "width) or (height, width, channels), or no distort"
         )
+    if experiment.distort.shift and experiment.distort.shift >= min(dataset.shape[:2]):
+        raise ExperimentError(
+            f"distort.shift is {experiment.distort.shift:g} pixels, but an image of {dataset.name} has "
+            f"{' x '.join(map(str, dataset.shape[:2]))}: expected fewer than would move all of it away"
+        )
     if experiment.network.label_smoothing and not dataset.labelled:
         raise ExperimentError(
             f"network.label_smoothing is {experiment.network.label_smoothing:g}, but {dataset.name} has no labels: "
             "expected 0"
         )
+    lowest, highest = LOGARITHMS.get(experiment.network.loss, (-math.inf, math.inf))
+    if not dataset.labelled:
+        targets = [part.targets for part in (dataset.train, dataset.test)]
+        low, high = min(map(np.min, targets)), max(map(np.max, targets))
+        if low < lowest or high > highest:
+            range_ = f"{lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:g}"
+            raise ExperimentError(
+                f"network.loss is {experiment.network.loss!r}, but the targets of {dataset.name} go from {low:g} to "
+                f"{high:g}: expected {range_}; for other targets, network.loss squared_error with network.output "
+                "identity"
+            )
+
+
+LOGARITHMS = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
+"""Losses that have no lower bound with targets outside of these."""
 
 
 class Divided(NamedTuple):

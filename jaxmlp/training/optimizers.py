@@ -1,5 +1,6 @@
 """The optimizer that an experiment names: optax's, with schedule, clipping and weight decay. optax does the work."""
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -80,7 +81,11 @@ def optional(parameter: inspect.Parameter) -> bool:
 def refuse_unknown(optimizer: "Optimizer") -> None:
     """Raises an ExperimentError for an optimizer that optax hasn't, or parameters that the optimizer hasn't."""
     if optimizer.name not in known():
-        raise ExperimentError(f"optimizer.name is {optimizer.name!r}: expected one of {', '.join(known())}")
+        near = difflib.get_close_matches(str(optimizer.name), known(), 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        if optimizer.name in NOT_ALONE + APART:
+            hint = ", of which a step asks more than the gradient and the learning rate"
+        raise ExperimentError(f"optimizer.name is {optimizer.name!r}{hint}: expected one of {', '.join(known())}")
     numbers = numbers_of(optimizer.name)
     for name, _ in optimizer.parameters:
         if name not in numbers:

@@ -514,6 +514,8 @@ def read(path: str | PathLike[str]) -> Kept:
         stopped = {name: str(value) for name, value in json.loads(file.read_text()).items()} if file.exists() else {}
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "holds a comparison, not a run" if (folder / "comparison.json").exists() else f"no {file.name} in there"
+        if any(folder.glob("*/config.json")):
+            what = f"holds runs, which `jaxmlp runs {folder}` lists, and is none"
         what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:

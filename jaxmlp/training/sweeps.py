@@ -80,6 +80,11 @@ def file_name(value: str) -> str:
     return quote(value, safe=" :+", errors="surrogateescape").replace(" ", "-")
 
 
+def set_by(sweep: Sequence[Experiment], base: Experiment) -> list[str]:
+    """The fields in which a sweep's runs differ from the experiment that it makes them of."""
+    return differing([*map(settings_of, [base, *sweep])])
+
+
 def overruled(
     given: Iterable[str], asked: Experiment, swept: Sequence[Experiment], own: Sequence[Experiment]
 ) -> list[str]:
@@ -110,8 +115,8 @@ class Swept(NamedTuple):
     """None where it diverged."""
     failure: str
     """How it diverged, if so."""
-    seconds: float
-    """Since it began; of one that had ended before, next to none."""
+    seconds: float | None
+    """Since it began; None of one that had ended before."""
 
 
 def sweep(
@@ -147,7 +152,12 @@ def sweep(
     >>> [run.result.test_accuracy > 0.5 for run in jaxmlp.sweep(seeds)]
     [True, True]
     """
+    if isinstance(experiments, Experiment):
+        raise ExperimentError("experiments is a single Experiment: expected several, as [experiment]")
     experiments = tuple(experiments)
+    for i, one in enumerate(experiments):
+        if not isinstance(one, Experiment):
+            raise ExperimentError(f"experiments[{i}] is a {type(one).__name__}: expected a jaxmlp.Experiment")
     names, load = names_of(experiments), lru_cache(maxsize=1)(load_data)
     for name, experiment in zip(names, experiments, strict=True):
         try:
@@ -160,22 +170,24 @@ def sweep(
         if number > 1 and stop():
             raise StoppedError(f"interrupted before run {number} of {len(names)}")
         starting(number, name)
-        begun, run, failure = time.perf_counter(), None, ""
+        begun, run = time.perf_counter(), None
         folder = None if workdir is None else Path(workdir) / name
-        try:
-            if folder is not None:
-                refuse_diverged(folder, experiment)
-            run = fit(experiment, load_for(experiment, load), workdir=folder, resume=True, report=report, stop=stop)
-            runs.append(run)
-        except DivergedError as error:
-            failure = str(error)
-        ended(Swept(number, name, run, failure, time.perf_counter() - begun))
+        failure = "" if folder is None else divergence(folder, experiment)
+        had_ended = bool(failure) or (folder is not None and (folder / "result.json").exists())
+        if not failure:
+            try:
+                run = fit(experiment, load_for(experiment, load), workdir=folder, resume=True, report=report, stop=stop)
+                runs.append(run)
+            except DivergedError as error:
+                failure = str(error)
+        ended(Swept(number, name, run, failure, None if had_ended else time.perf_counter() - begun))
     return runs
 
 
-def refuse_diverged(folder: Path, experiment: Experiment) -> None:
-    """Raises the DivergedError to which the same run came before: it would come to it once more."""
-    if (folder / "stopped.json").exists() and not is_locked(folder):
-        kept = read(folder)
-        if kept.experiment == experiment and kept.stopped.get("kind") == "diverged":
-            raise DivergedError(kept.stopped.get("message", ""))
+def divergence(folder: Path, experiment: Experiment) -> str:
+    """How the same run diverged before, as it would once more; empty where it didn't."""
+    if not (folder / "stopped.json").exists() or is_locked(folder):
+        return ""
+    kept = read(folder)
+    diverged = kept.experiment == experiment and kept.stopped.get("kind") == "diverged"
+    return kept.stopped.get("message", "") if diverged else ""

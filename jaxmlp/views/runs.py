@@ -1,6 +1,7 @@
 """Runs as a person looks at them afterwards: a table of many, the curves of one."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rich.table import Column, Table
 
 from jaxmlp.training.records import EpochRecord, best
 from jaxmlp.training.run import Kept
-from jaxmlp.training.sweeps import differing, settings_of, shown, titles
+from jaxmlp.training.sweeps import differing, file_name, settings_of, shown, titles
 
 
 def state_of(kept: Kept, training: bool) -> str:
@@ -23,15 +24,25 @@ def state_of(kept: Kept, training: bool) -> str:
     return f"{state}, {len(kept.history)} of {kept.experiment.train.epochs} epochs"
 
 
-def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
+def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Table:
     """Runs by their names, each with whether a process trains it: the settings that differ among them, and results.
 
-    Where there isn't room, settings are broken over several lines, but no name and no result.
+    A setting that the names of all runs tell, as a sweep's do, has no column. A narrow table has one column of
+    settings, in which each run has those that it doesn't share with most.
     """
     settings = {name: settings_of(kept.experiment) for name, (kept, _) in runs.items()}
-    differ = differing([*settings.values()])
-    table = Table(Column("run", no_wrap=True), Column("state", no_wrap=True))
-    for title in titles(differ):
+    every = differing([*settings.values()])
+    titled = dict(zip(every, titles(every), strict=True))
+    cells = {name: {title: one.get(field, "") for field, title in titled.items()} for name, one in settings.items()}
+    untold = {title for name, own in cells.items() for title in own if not tells(name, title, own[title])}
+    cells = {name: {title: own[title] for title in own if title in untold} for name, own in cells.items()}
+    if narrow and untold:
+        usual = {title: Counter(own[title] for own in cells.values()).most_common(1)[0][0] for title in untold}
+        for name, own in cells.items():
+            rest = [f"{t} {v}" for t, v in own.items() if v != usual[t] and not tells(name, t, v)]
+            cells[name] = {"unlike most": ", ".join(rest)}
+    table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True))
+    for title in dict.fromkeys(title for own in cells.values() for title in own):
         table.add_column(title, overflow="fold")
     for title in ("validation", "test"):
         table.add_column(title, no_wrap=True, justify="right")
@@ -39,10 +50,14 @@ def runs_table(runs: dict[str, tuple[Kept, bool]]) -> Table:
         last = kept.history[-1] if kept.history else None
         validation = "" if last is None else score(last.validation_accuracy, last.validation_loss)
         test = "" if kept.result is None else score(kept.result.test_accuracy, kept.result.test_loss)
-        fields = [settings[name].get(field, "") for field in differ]
         state = state_of(kept, training).replace(", ", "\n")
-        table.add_row(escape(name), state, *map(escape, fields), validation, test)
+        table.add_row(escape(name), state, *map(escape, cells[name].values()), validation, test)
     return table
+
+
+def tells(name: str, title: str, value: str) -> bool:
+    """Whether a run's name has that setting, as a sweep's does: all/batch_size=10,seed=0."""
+    return f"{title}={file_name(value)}" in name.rpartition("/")[2].split(",")
 
 
 def score(accuracy: float | None, loss: float | None) -> str:
@@ -112,9 +127,10 @@ POINTS = 400
 
 
 def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> Figure:
-    """The losses step by step and epoch by epoch, and the accuracy."""
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    """The losses step by step and epoch by epoch, and where it was measured, the validation examples' accuracy."""
+    known = {r.epoch: 100 * r.validation_accuracy for r in kept.history if r.validation_accuracy is not None}
+    figure = Figure(figsize=(12 if known else 7, 3.8), layout="constrained")
+    loss, *others = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
     figure.suptitle(title, parse_math=False)
     epochs = [record.epoch for record in kept.history]
     if losses.size:
@@ -125,17 +141,13 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
     for name, values in curves(kept.history).items():
         loss.plot(epochs, values, marker="o", ms=3, label=name)
     loss.set(xlabel="epoch", ylabel="loss", yscale="log", xlim=(0, None))
-    for axes in (loss, accuracy):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend()
-    known = {r.epoch: 100 * r.validation_accuracy for r in kept.history if r.validation_accuracy is not None}
-    if known:
+    for accuracy in others:
         accuracy.plot([*known], [*known.values()], marker="o", ms=3, label="validation")
-    if kept.result is not None and kept.result.test_accuracy is not None:
-        accuracy.axhline(100 * kept.result.test_accuracy, ls="--", color="0.4", label="test, at the end")
-    accuracy.set(xlabel="epoch", ylabel="accuracy, %", xlim=(0, len(epochs) + 0.5))
-    if known:
+        if kept.result is not None and kept.result.test_accuracy is not None:
+            accuracy.axhline(100 * kept.result.test_accuracy, ls="--", color="0.4", label="test, at the end")
+        accuracy.set(xlabel="epoch", ylabel="accuracy, %", xlim=(0, len(epochs) + 0.5))
         accuracy.legend()
-    else:
-        accuracy.set_axis_off()
+    for axes in figure.axes:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -10,18 +10,37 @@ from rich.table import Table
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.records import Result
+from jaxmlp.training.sweeps import settings_of
 from jaxmlp.views.progress import duration
 
 
 def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str:
-    """What is about to be trained, in two lines."""
+    """What is about to be trained, and how, in three lines."""
     network, validation = experiment.network, experiment.data.validation
     trained_on = dataset.train.size - validation if experiment.data.examples is None else experiment.data.examples
     return (
         f"{network}: {network.parameters:,} parameters\n"
+        f"{recipe(experiment)}\n"
         f"{dataset.name}: {trained_on:,} training, {validation:,} validation, "
         f"{dataset.test.size:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
     )
+
+
+def recipe(experiment: Experiment) -> str:
+    """How an experiment trains: the optimizer, and what is changed of the schedule and the distortions.
+
+    >>> from jaxmlp import Distort, Network, Schedule
+    >>> recipe(Experiment(Network((784, 10)), schedule=Schedule("cosine", warmup=2), distort=Distort(shift=1)))
+    'sgd, learning_rate 1, batches of 32; cosine, warmup 2; shift 1'
+    """
+    usual = settings_of(Experiment(experiment.network))
+    parts: dict[str, list[str]] = {"optimizer": [], "schedule": [], "distort": []}
+    for field, value in settings_of(experiment).items():
+        section, _, name = field.partition(".")
+        if section in parts and (value != usual.get(field) or field in ("optimizer.name", "optimizer.learning_rate")):
+            parts[section].append(value if name in ("name", "parameters") else f"{name} {value}")
+    parts["optimizer"].append(f"batches of {experiment.train.batch_size:,}")
+    return "; ".join(", ".join(part) for part in parts.values() if part)
 
 
 def result_table(result: Result, gradient: str, folder: Path) -> Table:
@@ -34,6 +53,8 @@ def result_table(result: Result, gradient: str, folder: Path) -> Table:
     table.add_row("test loss", f"{result.test_loss:.4f}")
     if result.validation_accuracy is not None:
         table.add_row("validation accuracy", f"{100 * result.validation_accuracy:.2f} %")
+    elif result.validation_loss is not None:
+        table.add_row("validation loss", f"{result.validation_loss:.4f}")
     if result.epsilon is not None:
         table.add_row("epsilon spent", f"{result.epsilon:.3f}")
     table.add_row("parameters", f"{result.parameters:,}")

@@ -1,10 +1,12 @@
+import logging
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmlp import Dataset
+from jaxmlp import DataError, Dataset
 from jaxmlp.data.dataset import Scale, as_inputs, split_indices
 
 
@@ -75,3 +77,30 @@ def test_a_constant_feature_is_0_and_a_new_value_of_it_keeps_its_distance(value:
 def test_grey_levels_are_scaled_as_they_are() -> None:
     inputs = np.array([[0, 7], [255, 7]], np.uint8)
     assert Scale.of(inputs)(inputs).tolist() == [[-1, 0], [1, 0]]
+
+
+def test_a_data_set_is_described_in_a_line(digits: Dataset) -> None:
+    assert repr(digits).startswith("<Dataset digits: 203 training and ")
+    assert repr(digits).endswith(" test examples of shape (20,), 3 classes>")
+    x = np.zeros((5, 4))
+    assert repr(Dataset.from_arrays(x, x, x, x)).endswith("5 test examples of shape (4,), 4 wanted outputs>")
+
+
+def test_numbers_that_hardly_are_grey_levels_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    counts, labels = np.full((5, 8, 8), 16, np.uint8), np.arange(5)
+    with caplog.at_level(logging.WARNING, "jaxmlp"):
+        Dataset.from_arrays(4 * counts, labels, counts, labels)
+        Dataset.from_arrays(np.float32(counts), labels, np.float32(counts), labels)
+        assert not caplog.messages
+        Dataset.from_arrays(counts, labels, counts, labels, name="counts")
+    assert caplog.messages[0].startswith(
+        "jaxmlp: counts: inputs of uint8 count as grey levels, 255 as 1, but none is ab"
+    )
+
+
+def test_words_for_labels_and_numbers_that_are_none_are_told_what_to_be() -> None:
+    x = np.zeros((2, 4))
+    with pytest.raises(DataError, match=r"targets have type <U3: expected real numbers; np.unique\(labels, return_inv"):
+        Dataset.from_arrays(x, ["cat", "dog"], x, ["cat", "dog"])
+    with pytest.raises(DataError, match=r"labels from 0 to 1, for 2 classes \(as many as the network has outputs; "):
+        Dataset.from_arrays(x, [25, 346], x, [25, 346], classes=2)

@@ -200,6 +200,7 @@ def test_a_distorted_image_lies_between_black_and_its_brightest_pixel(seed: int)
         ({"sigma": 0}, "distort.sigma is 0: expected a finite number, above 0"),
         ({"shear": "1"}, "distort.shear is '1'"),
         ({"shift": True}, "distort.shift is True"),
+        ({"rotation": 400.0}, "distort.rotation is 400.0: expected a finite number, 0 to 180"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
@@ -219,6 +220,9 @@ def test_what_is_no_image_is_one_clear_line(digits: Dataset) -> None:
         ) as e:
             jaxmlp.fit(EXPERIMENT, replace(digits, shape=shape))
         assert "\n" not in str(e.value)
+    far = replace(EXPERIMENT, distort=Distort(shift=4.0))
+    with pytest.raises(ExperimentError, match="distort.shift is 4 pixels, but an image of digits has 5 x 4: expect"):
+        jaxmlp.fit(far, replace(digits, shape=(5, 4)))
     with pytest.raises(
         ExperimentError, match="data.standardize is True, but distort takes all beyond an image's edges"
     ):

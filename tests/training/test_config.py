@@ -55,6 +55,10 @@ from jaxmlp.training.config import Schedule
         (lambda: Data(standardize=1), "data.standardize is 1: expected True or False"),
         (lambda: Experiment(Network((4, 2)), schedule="cosine"), "schedule is 'cosine': expected a jaxmlp.Schedule"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
+        (
+            lambda: Experiment(Network((4, 2)), schedule=Schedule(warmup=4.0), train=Train(epochs=3)),
+            "schedule.warmup is 4 epochs, but train.epochs is 3: expected as many or fewer",
+        ),
     ],
 )
 def test_a_setting_out_of_range_is_refused(make: object, message: str) -> None:

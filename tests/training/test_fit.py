@@ -200,6 +200,34 @@ def test_sizes_that_do_not_fit_the_data_are_refused(sizes: tuple[int, ...], mess
 STANDARDISED = replace(EXPERIMENT, data=Data(validation=40, standardize=True), train=Train(epochs=2, batch_size=16))
 
 
+@pytest.mark.parametrize(
+    ("network", "targets", "message"),
+    [
+        (Network((20, 1), loss="binary_cross_entropy"), [25.0, 346.0], "go from 25 to 346: expected 0 to 1; for other"),
+        (Network((20, 1), loss="binary_cross_entropy"), [0.5, -0.5], "go from -0.5 to 0.5: expected 0 to 1; for other"),
+        (
+            Network((20, 2), output="softmax", loss="cross_entropy"),
+            [[0.5, 0.5], [2.0, -1.0]],
+            "network.loss is 'cross_entropy', but the targets of arrays go from -1 to 2: expected 0 or more; for other",
+        ),
+    ],
+)
+def test_targets_whose_loss_has_no_lower_bound_are_refused(network: Network, targets: list, message: str) -> None:
+    x, y = np.zeros((2, 20), np.float32), np.float32(targets)
+    for train, test in ((y, y[:1]), (y[:1], y)):
+        data = Dataset.from_arrays(x[: len(train)], train, x[: len(test)], test)
+        with pytest.raises(ExperimentError, match=message):
+            jaxmlp.fit(Experiment(network, Data(validation=0)), data)
+
+
+def test_probabilities_are_targets_of_the_cross_entropies() -> None:
+    x, y = np.zeros((2, 20), np.float32), np.float32([[0.0, 1.0], [0.3, 0.7]])
+    for output, loss in (("softmax", "cross_entropy"), ("sigmoid", "binary_cross_entropy")):
+        network = Network((20, 2), output=output, loss=loss)
+        experiment = Experiment(network, Data(validation=0), train=Train(epochs=1))
+        assert jaxmlp.fit(experiment, Dataset.from_arrays(x, y, x, y)).result.test_loss > 0
+
+
 def test_standardisation_is_of_the_examples_trained_on_alone(digits: Dataset) -> None:
     data = divided(STANDARDISED, digits)
     train = digits.train.inputs[data.indices].astype(np.float64)

@@ -178,7 +178,11 @@ def test_parameters_go_by_optaxs_names(name: str, parameters: dict, same: optax.
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "adamm"}, "optimizer.name is 'adamm': expected one of .*adam, adamax, .*sgd, "),
+        ({"name": "adamm"}, r"name is 'adamm' \(did you mean adam\?\): expected one of .*adam, adamax, .*sgd, "),
+        (
+            {"name": "lbfgs"},
+            "name is 'lbfgs', of which a step asks more than the gradient and the learning rate: ",
+        ),
         ({"name": "make_something"}, "expected one of"),
         ({"parameters": (("b1", 0.9),)}, r"optimizer.parameters has 'b1': expected sgd's: momentum \(None\), nesterov"),
         ({"name": "adam", "parameters": (("beta1", 0.9),)}, r"has 'beta1': expected adam's: b1 \(0.9\), b2 \(0.999\)"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Checkpoint, Data, Dataset, Experiment, ExperimentError, Network, Optimizer, StoppedError, Train
 from jaxmlp.data.npz import load_npz
-from jaxmlp.training.sweeps import Swept, names_of, overruled
+from jaxmlp.training.sweeps import Swept, names_of, overruled, set_by
 
 BASE = Experiment(Network((20, 8, 3)), data=Data(validation=40), train=Train(epochs=2, batch_size=16))
 pytestmark = pytest.mark.own_precision  # training is in float32
@@ -71,6 +71,20 @@ def test_settings_that_the_sweep_makes_nothing_of_are_named() -> None:
     assert overruled(["train.epochs"], asked, twice[1:], twice[:1]) == []
 
 
+def test_what_a_sweep_sets_is_where_its_runs_differ_from_what_it_was_given() -> None:
+    assert set_by([replace(one, data=Data(validation=7)) for one in seeds(BASE, 2)], BASE) == [
+        "data.validation",
+        "train.seed",
+    ]
+
+
+def test_what_is_no_list_of_experiments_is_refused() -> None:
+    with pytest.raises(ExperimentError, match=r"experiments is a single Experiment: expected several, as \[experi"):
+        jaxmlp.sweep(BASE)
+    with pytest.raises(ExperimentError, match=r"experiments\[1\] is a Network: expected a jaxmlp.Experiment"):
+        jaxmlp.sweep([BASE, BASE.network])
+
+
 def test_a_run_that_does_not_fit_its_data_is_refused_before_any_is_trained(base: Experiment) -> None:
     wrong = replace(base, data=replace(base.data, examples=164))
     started: list[int] = []
@@ -116,6 +130,7 @@ def test_a_run_that_diverges_is_left_out_and_not_trained_again(base: Experiment,
     assert [end.run is None for end in ends] == [True, False] * 2
     assert "training diverged in epoch 1" in ends[0].failure
     assert (ends[2].failure, ends[3].failure) == (ends[0].failure, "")
+    assert [end.seconds is None for end in ends] == [False, False, True, True]
     assert written[1] == written[0]  # training again would take it away, and write it anew
 
 

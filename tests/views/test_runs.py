@@ -42,6 +42,22 @@ def test_why_a_run_ended_and_what_it_skipped_are_said() -> None:
     assert "the loss is nan" not in text_of(run_table(kept, True, Path("a")))
 
 
+def test_what_a_sweeps_names_say_is_not_said_twice() -> None:
+    seeds = [replace(FINISHED, experiment=replace(EXPERIMENT, train=Train(epochs=3, seed=seed))) for seed in (0, 1)]
+    told = text_of(runs_table({f"all/seed={i}": (kept, False) for i, kept in enumerate(seeds)}))
+    assert [line.split("┃")[1:3] for line in told.splitlines() if "┃" in line] == [[" run        ", " state    "]]
+    assert "seed" in text_of(runs_table({"a/seed=0": (seeds[0], False), "b": (seeds[1], False)})).splitlines()[1]
+
+
+def test_a_narrow_table_has_of_each_run_what_tells_it_from_most() -> None:
+    names = {"a": (FINISHED, False), "optimizer=adam": (BROKEN, False), "c": (FINISHED, True)}
+    lines = text_of(runs_table(names, narrow=True)).splitlines()
+    cells = {parts[1].strip(): parts[3].strip() for parts in (line.split("│") for line in lines) if len(parts) > 3}
+    assert cells == {"a": "", "optimizer=adam": "learning_rate 0.01", "": "", "c": ""}
+    assert "unlike most" in lines[1]
+    assert "unlike" not in text_of(runs_table({"a": (FINISHED, False)}, narrow=True))
+
+
 def test_headings_are_short_where_no_two_are_alike() -> None:
     fields = ["network.sizes", "optimizer.name", "record.every", "schedule.every"]
     assert titles(fields) == ["sizes", "optimizer", "record.every", "schedule.every"]
@@ -62,7 +78,7 @@ def test_a_regression_shows_losses_for_accuracies() -> None:
     history = tuple(replace(record, validation_accuracy=None) for record in HISTORY)
     kept = Kept(EXPERIMENT, False, {}, history, replace(RESULT, test_accuracy=None))
     assert "0.6667" in text_of(runs_table({"a": (kept, False)}))
-    assert not run_figure(kept, np.zeros(0, np.float32), "a").axes[1].lines
+    assert len(run_figure(kept, np.zeros(0, np.float32), "a").axes) == 1  # no empty one beside the losses
 
 
 def test_the_curves_are_drawn_in_characters_without_colours() -> None:
@@ -88,5 +104,6 @@ def test_a_run_without_validation_has_one_curve() -> None:
     history = tuple(replace(record, validation_loss=None, validation_accuracy=None) for record in HISTORY)
     kept = Kept(replace(EXPERIMENT, data=Data(validation=0)), True, {}, history, None)
     assert "validation" not in terminal_curves(history, 60)
-    assert len(run_figure(kept, np.zeros(0, np.float32), "a").axes[0].lines) == 1
+    (axes,) = run_figure(replace(kept, result=RESULT), np.zeros(0, np.float32), "a").axes
+    assert len(axes.lines) == 1
     assert "best epoch" not in text_of(run_table(kept, False, Path("a")))

@@ -14,6 +14,18 @@ def test_a_runs_line_has_its_scores(digits: Dataset) -> None:
     line = describe_swept(Swept(2, "seed=1", run, "", 61.0), 3)
     scores = [f"{100 * score:.2f} %" for score in (run.result.validation_accuracy, run.result.test_accuracy)]
     assert line == f"2/3  seed=1  validation {scores[0]}  test {scores[1]}  1:01"
+    assert describe_swept(Swept(2, "seed=1", run, "", None), 3).endswith(f"  test {scores[1]}  had ended before")
+
+
+def test_a_diverged_runs_line_leaves_the_examples_to_its_folder() -> None:
+    failure = (
+        "training diverged in epoch 1, at step 2 of 3: the losses are not finite; its batch has the training examples "
+        "3 1 and 2 more; a smaller optimizer.learning_rate than 9 may help"
+    )
+    assert describe_swept(Swept(1, "seed=0", None, failure, 2.0), 3) == (
+        "1/3  seed=0  training diverged in epoch 1, at step 2 of 3: the losses are not finite; a smaller "
+        "optimizer.learning_rate than 9 may help  2 s"
+    )
 
 
 def test_a_regressions_line_has_its_losses_and_without_validation_none() -> None:

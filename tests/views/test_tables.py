@@ -6,7 +6,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxmlp import Dataset, Experiment, Network
+from jaxmlp import Dataset, Experiment, Network, Optimizer
 from jaxmlp.training.records import Result
 from jaxmlp.views.tables import device_table, heading, result_table
 
@@ -31,8 +31,15 @@ def test_a_regression_has_no_accuracy() -> None:
     )
 
 
+def test_a_regression_has_both_losses() -> None:
+    text = text_of(result_table(replace(RESULT, test_accuracy=None, validation_accuracy=None), "manual", Path()))
+    assert ("0.0850" in text, "0.0890" in text) == (True, True)
+
+
 def test_the_heading_says_what_is_trained_on_what(digits: Dataset) -> None:
-    text = heading(Experiment(Network((20, 8, 3))), digits, jax.devices()[0])
+    optimizer = Optimizer("sgd", 0.5, (("momentum", 0.9),), max_norm=2.0)
+    text = heading(Experiment(Network((20, 8, 3)), optimizer=optimizer), digits, jax.devices()[0])
+    assert "\nsgd, learning_rate 0.5, momentum 0.9, max_norm 2, batches of 32\n" in text
     assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters" in text
 
 
