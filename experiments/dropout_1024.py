@@ -5,8 +5,11 @@
 Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: a simple way to prevent neural networks from
 overfitting" (2014), table 2: 1.25 % of the test images wrong, and 1.06 % with the max-norm constraint; half of the
 hidden units and a fifth of the inputs are left out.
-Expected: 1.35 % of the test images wrong, with seed 0, in 1,210 s on 2 CPU cores, a part of it beside other work.
-The settings were tried once, and none was chosen.
+Expected: 1.16 % of the test images wrong, with seed 0, in 1,391 s on 2 CPU cores.
+Chosen on 10,000 validation images of another seed, of which are wrong, after 30 epochs, with adam and a learning rate
+of 0.001, 1.44 % (after 60 epochs, 1.24 %), of 0.0005, 1.47 %; with momentum and a learning rate of 0.03, 1.71 %, of
+0.1, 1.76 %; smoothed labels make no odds. 100 epochs are what half an hour allows. An earlier choice, with momentum,
+had been scored on the test set too: 1.35 % wrong.
 """
 
 from jaxmlp import Experiment, Network, Optimizer, Schedule, Train
@@ -23,7 +26,7 @@ def experiment() -> Experiment:
             dropout=0.5,
             input_dropout=0.2,
         ),
-        optimizer=Optimizer(name="sgd", learning_rate=0.1, parameters=(("momentum", 0.9),), max_norm=2.0),
+        optimizer=Optimizer(name="adam", learning_rate=0.001, max_norm=2.0),
         schedule=Schedule("cosine"),
         train=Train(epochs=100, batch_size=128),
     )
