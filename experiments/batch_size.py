@@ -33,7 +33,7 @@ PLAN = {
     55_000: (7.5, (1.0, 3.0, 6.0)),
 }
 """Of each batch size: how many times the epochs of equal examples, so that there are enough for equal time too; and
-learning rates. The last is all of MNIST's examples that are not held out: of fewer, all that there are."""
+learning rates. The last is all of MNIST's examples but the 5,000 held out; with fewer `data.examples`, as many."""
 
 
 def experiment() -> Experiment:

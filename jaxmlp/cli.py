@@ -326,8 +326,9 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     meaning = "The folder for the runs' folders and sweep.png; by default runs/, the file's name and -sweep."
     file, experiment, given = override("sweep", path, arguments, {"workdir": (str | None, None, meaning)})
     experiments = file.sweep(experiment)
-    fields = [name.partition("=")[0][2:].replace("-", "_") for name in arguments if re.match(r"--\w+\.", name)]
-    lost = overruled(fields, experiment, experiments, file.sweep(file.experiment))
+    options = [name.partition("=")[0][2:] for name in arguments if re.match(r"--\w+\.", name)]
+    fields = [name.replace(".no-", ".").replace("-", "_") for name in options]  # --data.no-standardize sets it too
+    lost = overruled(fields, experiment, file.experiment, file.sweep)
     if lost:
         them = "it" if len(lost) == 1 else "them"
         raise ExperimentError(f"{', '.join(lost)}: {path} sets {them} for each run of its sweep: expected other fields")
@@ -437,14 +438,15 @@ def run_runs(folder: Path) -> int:
     found, unreadable = {}, []
     for path in sorted(path.parent for path in folder.rglob("config.json")):
         try:
-            name = str(path.relative_to(folder)) if path != folder else folder.resolve().name
-            found[name] = read(path), is_locked(path)
+            found[str(path.relative_to(folder))] = read(path), is_locked(path)
         except RunError as error:
             unreadable.append(str(error))
     if not found:
         raise RunError(
             " | ".join(unreadable) or f"{folder}: no run in there: expected folders that `jaxmlp train` made"
         )
+    if [*found] == ["."]:
+        found = {folder.resolve().name: found["."]}
     table, console = runs_table(found), Terminal()
     width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if not console.is_terminal:  # a file or another command takes lines of any length
@@ -489,7 +491,7 @@ def run_data(sources: Sequence[str], png: Path | None) -> int:
     console = Terminal()
     if png is not None and len(sources) != 1:
         raise DataError(f"--png is {png}, for the picture of one SOURCE: expected one, found {len(sources)}")
-    if png is not None and png.suffix.lower() != ".png":
+    if png is not None and not png.name.lower().endswith(".png"):
         raise DataError(f"--png is {png}: expected a file whose name ends in .png, which is what is drawn")
     if not sources:
         console.print(data_table(available()))
@@ -591,7 +593,7 @@ def override(
 
         swept = file.sweep(file.experiment)
         changed = ", ".join(set_by(swept, file.experiment)) or "nothing"
-        about += f"\n\nIts {len(swept)} runs are the experiment below, but that the sweep sets {changed} for each."
+        about += f"\n\nThe runs of its sweep, {len(swept)}, are the experiment below, but differ in {changed}."
     fields: list[Any] = [("experiment", Annotated[Experiment, tyro.conf.arg(name="")])]
     for name, (kind, default, meaning) in own.items():
         fields.append((name, Annotated[kind, tyro.conf.arg(help=meaning), tyro.conf.FlagCreatePairsOff], default))
@@ -605,11 +607,12 @@ def override(
     except SystemExit as end:
         if not end.code:
             raise
-        raise ExperimentError(f"{_message(complaint.getvalue())}; {prog} --help lists every field") from None
+        complained = _message(complaint.getvalue(), arguments)
+        raise ExperimentError(f"{complained}; {prog} --help lists every field") from None
     return file, settings.experiment, settings
 
 
-def _message(box: str) -> str:
+def _message(box: str, arguments: Sequence[str]) -> str:
     """The message inside the box that tyro draws: a title, the message over several lines, a rule, and help."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", box).partition("\n")[2]
     sections = [
@@ -617,14 +620,31 @@ def _message(box: str) -> str:
     ]
     message, *help_ = [section for section in sections if section] or [box]
     message = re.sub(r"^Error parsing experiment[.\w]*: ", "", message).rstrip(".")
-    wrong = re.match(r"Error parsing (--[\w.-]+): .*?((?:'[^']*'(?:, )?)+)", message)
+    wrong = re.match(r"Error parsing (--[\w.-]+): ", message)
     form = re.search(rf"│ +{re.escape(wrong[1])} (\S.*?) *│", plain) if wrong else None
     if wrong and form:
-        return f"{wrong[1]} is {wrong[2].replace(chr(39), '').replace(',', '')}: expected {form[1]}"
+        return f"{wrong[1]} is {_given(wrong[1], arguments)}: expected {form[1]}"
     unknown = message.removeprefix("Unrecognized options: ")
     if unknown != message and not unknown.startswith("-"):
         return f"{unknown.partition(', ')[0]} belongs to no option: expected --FIELD VALUE"
     near = re.search(r"^Perhaps you meant: (--[\w.-]+)", help_[0]) if help_ else None
-    last = [name.partition(",")[0].rpartition(".")[2] for name in (unknown, near[1])] if near else ["", ""]
-    likely = near and difflib.SequenceMatcher(None, *last).ratio() > 0.6
-    return f"{message}; did you mean {near[1]}?" if near and likely else message
+    if near is None:
+        return message
+    ends = [re.split("[,=]", name)[0].rpartition(".")[2] for name in (unknown, near[1])]  # without the section
+    likely = difflib.SequenceMatcher(None, ends[0], ends[1]).ratio() > 0.6
+    return f"{message}; did you mean {near[1]}?" if likely else message
+
+
+def _given(option: str, arguments: Sequence[str]) -> str:
+    """What the command line last has for an option."""
+    values: list[str] = []
+    taken = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("--"):
+            values += [argument] if taken else []
+            continue
+        taken = name.replace("_", "-") == option
+        if taken:
+            values = [value] if equals else []
+    return " ".join(value or "''" for value in values)

@@ -15,6 +15,10 @@ class DataError(JaxmlpError):
     """Data that can't be used: a missing, damaged or unsuitable file or array."""
 
 
+class LabelError(DataError):
+    """A label beyond the classes."""
+
+
 class ExperimentError(JaxmlpError):
     """An experiment that can't be run: a setting out of range, or sizes that don't fit the data."""
 

@@ -32,8 +32,7 @@ def to_linen(params: Params) -> dict[str, Any]:
     >>> jax.tree.map(jnp.shape, to_linen(params))
     {'params': {'Dense_0': {'bias': (2,), 'kernel': (3, 2)}}}
     """
-    if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
-        raise NetworkError(f"params is a {type(params).__name__}: expected a tuple of Layers, such as a run's .params")
+    refuse_others(params)
     return {"params": {f"Dense_{i}": {"kernel": W, "bias": b} for i, (W, b) in enumerate(params)}}
 
 
@@ -53,6 +52,9 @@ def from_linen(variables: Mapping[str, Any], network: Network) -> Params:
 def to_nnx(params: Params) -> tuple[nnx.Linear, ...]:
     """The layers as `flax.nnx` modules: what a stack such as `nnx.Sequential` is made of, activations in between.
 
+    Raises:
+        NetworkError: for anything but parameters.
+
     >>> import jax, jaxmlp
     >>> network = jaxmlp.Network((3, 2), output="identity")
     >>> params = jaxmlp.init(jax.random.key(0), network)
@@ -61,6 +63,7 @@ def to_nnx(params: Params) -> tuple[nnx.Linear, ...]:
     >>> bool(jnp.array_equal(linear(inputs), jaxmlp.forward(params, inputs, network)))
     True
     """
+    refuse_others(params)
     return tuple(
         nnx.Linear(
             *W.shape,
@@ -105,6 +108,7 @@ def save(path: str | PathLike[str], params: Params) -> None:
     there is the whole file, or what was there before.
 
     Raises:
+        NetworkError: for anything but parameters.
         DataError: where it can't be written.
     """
     path = Path(path)
@@ -135,6 +139,12 @@ def load(path: str | PathLike[str], network: Network) -> Params:
         return from_linen(variables, network)
     except NetworkError as error:
         raise NetworkError(f"{path}: {textwrap.shorten(str(error), 300)}") from error
+
+
+def refuse_others(params: Params) -> None:
+    """Raises a NetworkError for what is no parameters."""
+    if not isinstance(params, Sequence) or not all(isinstance(layer, Layer) for layer in params):
+        raise NetworkError(f"params is a {type(params).__name__}: expected a tuple of Layers, such as a run's .params")
 
 
 def within(what: str, given: Any, names: list[str]) -> Mapping[str, Any]:

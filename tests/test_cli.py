@@ -71,8 +71,9 @@ def test_training_prints_lines_and_a_table_and_leaves_a_run(place: Path) -> None
     assert (end.returncode, end.stderr) == (0, "")
     lines = end.stdout.splitlines()
     assert lines[0] == "6-5-4, sigmoid hidden, sigmoid output, squared_error: 59 parameters"
-    assert lines[1].startswith("idx:data: 5 training, 2 validation, 4 test examples, on cpu:0")
-    assert [line[:9] for line in lines[2:6]] == [f"epoch {epoch}/4" for epoch in (1, 2, 3, 4)]
+    assert lines[1] == "sgd, learning_rate 1, batches of 2"
+    assert lines[2].startswith("idx:data: 5 training, 2 validation, 4 test examples, on cpu:0")
+    assert [line[:9] for line in lines[3:7]] == [f"epoch {epoch}/4" for epoch in (1, 2, 3, 4)]
     assert "test accuracy" in end.stdout
     assert "manual" in end.stdout
     run = jaxmlp.load(place / "runs" / "a")
@@ -148,7 +149,7 @@ def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(pla
 
 def test_a_sweeps_help_says_what_it_sets_itself(place: Path) -> None:
     text = " ".join(jaxmlp_command(place, "sweep", "seeds.py", "--help").stdout.split())
-    assert "Its 3 runs are the experiment below, but that the sweep sets train.seed for each." in text
+    assert "The runs of its sweep, 3, are the experiment below, but differ in train.seed." in text
 
 
 def test_a_sweep_that_is_refused_says_nothing_else(place: Path) -> None:
@@ -225,6 +226,12 @@ ERRORS = [
         "Unrecognized options: --optimizer.lr, 1; jaxmlp train small.py",
     ),
     (["train", "small.py", "--train.epochs", "1.5"], "jaxmlp: --train.epochs is 1.5: expected INT; jaxmlp train small"),
+    (
+        ["train", "small.py", "--train.epochs", "1,000"],
+        "jaxmlp: --train.epochs is 1,000: expected INT; jaxmlp train",
+    ),
+    (["train", "small.py", "--train.epochs", ""], "jaxmlp: --train.epochs is '': expected INT; jaxmlp train small.py"),
+    (["train", "small.py", "--optimzer.learning-rate=0.5"], "did you mean --optimizer.learning-rate?"),
     (["train", "small.py", "--network.sizes", "6", "a"], "--network.sizes is 6 a: expected [INT [INT ...]]; jaxmlp tr"),
     (
         ["train", "small.py", "--optimizer.parameters", "momentum"],
@@ -260,7 +267,7 @@ ERRORS = [
         "small.py: defines no function sweep(): expected one that returns experiments; jaxmlp train",
     ),
     (
-        ["sweep", "seeds.py", "--train.seed", "7"],
+        ["sweep", "seeds.py", "--data.no-standardize", "--train.seed", "7"],
         "train.seed: seeds.py sets it for each run of its sweep: expected other fields",
     ),
     (["sweep", "seeds.py", "--data.validation", "7"], "seed=0: data.validation is 7, but idx:data has 7 training exam"),

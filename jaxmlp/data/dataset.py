@@ -1,6 +1,5 @@
 """A data set as arrays in memory, checked once, and its validation split."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,15 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Num, UInt8
 from numpy.typing import ArrayLike, NDArray
 
-from jaxmlp.errors import DataError
+from jaxmlp.errors import DataError, LabelError
 
 Numbers: TypeAlias = NDArray[Any]
-
-
-log = logging.getLogger("jaxmlp")
-
-DARK = 64
-"""Grey levels all below it are hardly an image's, whose brightest pixel would be a quarter of white."""
 
 
 class Examples(NamedTuple):
@@ -41,7 +34,7 @@ class Examples(NamedTuple):
         return Examples(self.inputs[indices], self.targets[indices])
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Dataset:
     """A training and a test set of the same kind. Make one with `Dataset.from_arrays`, which checks the arrays."""
 
@@ -56,9 +49,9 @@ class Dataset:
     """What the classes are called; none where they are numbers."""
 
     def __repr__(self) -> str:
-        kind = f"{self.classes} classes" if self.labelled else f"{self.outputs} wanted outputs"
+        kind = f"classes: {self.classes}" if self.labelled else f"wanted outputs: {self.outputs}"
         sizes = f"{self.train.size:,} training and {self.test.size:,} test examples of shape {self.shape}"
-        return f"<Dataset {self.name}: {sizes}, {kind}>"
+        return f"<Dataset {self.name}: {sizes}; {kind}>"
 
     @property
     def features(self) -> int:
@@ -118,13 +111,6 @@ class Dataset:
                 f"{name}: training inputs are {train_inputs.dtype}, test inputs {test_inputs.dtype}: expected both "
                 "uint8 (grey levels) or neither"
             )
-        if train.inputs.dtype == np.uint8 and 0 < train.inputs.max() < DARK:
-            log.warning(
-                "jaxmlp: %s: inputs of uint8 count as grey levels, 255 as 1, but none is above %d: numbers that "
-                "are none should have another type, such as float32",
-                name,
-                train.inputs.max(),
-            )
         if train.targets.ndim == 2:
             classes = None
         elif classes is None:
@@ -142,8 +128,9 @@ def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None
         targets = targets[:, 0]
     for array, what in ((inputs, "inputs"), (targets, "targets")):
         if array.dtype.kind not in "uifb":
-            words = "; np.unique(labels, return_inverse=True)[1] numbers the words" * (array.dtype.kind in "UST")
-            raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers{words}")
+            words = what == "targets" and array.dtype.kind in "USTO"
+            numbered = "; classes as numbers from 0, alike in both sets" * words
+            raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers{numbered}")
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 bad = np.argwhere(~np.isfinite(array.astype(np.float32)))
@@ -169,20 +156,21 @@ def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None
     rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
     if targets.dtype.kind == "f" or targets.ndim == 2:
         return Examples(rows, targets.reshape(targets.shape[0], -1).astype(np.float32))
-    check_labels(targets.astype(np.int64), where, classes)
+    hint = "; targets of a floating type, such as float32, are no labels but wanted outputs"
+    check_labels(targets.astype(np.int64), where, classes, hint)
     return Examples(rows, targets.astype(np.int32))
 
 
-def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | None) -> None:
-    """Raises a DataError for the first label below 0, or from `classes` on where that is given."""
+def check_labels(labels: Integer[np.ndarray, " N"], where: str, classes: int | None, hint: str = "") -> None:
+    """Raises a LabelError for the first label below 0, or from `classes` on where that is given."""
     highest = np.iinfo(np.int32).max if classes is None else classes - 1
     outside = np.flatnonzero((labels < 0) | (labels > highest))
     if outside.size:
         i = int(outside[0])
-        expected = "labels from 0 up" if classes is None else f"labels from 0 to {highest}, for {classes} classes"
-        expected += " (as many as the network has outputs; targets of a floating type are no labels, but regression's)"
-        raise DataError(
+        expected = "labels from 0 up" if classes is None else f"labels from 0 to {highest}"
+        raise LabelError(
             f"{where}: label {labels[i]} at index {i} ({outside.size:,} such of {labels.size:,}): expected {expected}"
+            f"{hint}"
         )
 
 

@@ -51,9 +51,8 @@ class Distort:
             value = getattr(self, field.name)
             real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
             within = real and value >= 0 and (value < 1 or field.name != "scaling") and (value or field.name != "sigma")
-            if not within or (field.name == "rotation" and value > 180):
-                ranges = {"scaling": "0 or more, below 1", "sigma": "above 0", "rotation": "0 to 180"}
-                expected = ranges.get(field.name, "0 or more")
+            if not within:
+                expected = {"scaling": "0 or more, below 1", "sigma": "above 0"}.get(field.name, "0 or more")
                 raise ExperimentError(f"distort.{field.name} is {value!r}: expected a finite number, {expected}")
             object.__setattr__(self, field.name, float(value))
 

@@ -57,8 +57,8 @@ class Optimizer:
     """How a gradient becomes an update."""
 
     name: str = "sgd"
-    """sgd, plain gradient descent, or adam, adamw, rmsprop, lion, muon, ...: optax's by their names, but those
-    whose step asks for more than the gradient, such as lbfgs."""
+    """sgd, plain gradient descent, or adam, adamw, rmsprop, lion, muon, ...: optax's by their names, but
+    for a few, such as lbfgs, that ask for more than the gradient."""
 
     learning_rate: float = 1.0
     """Step size: an update is this times the gradient (for adam, times its normalised form)."""
@@ -291,11 +291,6 @@ class Experiment:
             raise ExperimentError(
                 f"schedule.name is {self.schedule.name!r}, with a warmup of {self.schedule.warmup:g}, but optax gives "
                 f"{self.optimizer.name} one learning rate for all steps: expected constant, and a warmup of 0"
-            )
-        if self.schedule.warmup > self.train.epochs:
-            raise ExperimentError(
-                f"schedule.warmup is {self.schedule.warmup:g} epochs, but train.epochs is {self.train.epochs}: "
-                "expected as many or fewer, lest the learning rate never reach its full size"
             )
         if self.distort and self.data.standardize:
             raise ExperimentError(

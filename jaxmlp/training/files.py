@@ -39,16 +39,14 @@ class ExperimentFile:
         expected = "expected one that returns experiments; jaxmlp train runs one"
         with blamed(self.path):
             found = called(self.module, "sweep", expected)(experiment)
-            experiments = tuple(found) if isinstance(found, Iterable) else ()
-        if not isinstance(found, Iterable):
-            raise ExperimentError(f"{self.path}: sweep() returns {_kind(found)}: expected a list of jaxmlp.Experiments")
-        for i, one in enumerate(experiments):
-            if not isinstance(one, Experiment):
-                raise ExperimentError(
-                    f"{self.path}: of what sweep() returns, [{i}] is {_kind(one)}: expected jaxmlp.Experiments"
-                )
-        if not experiments:
-            raise ExperimentError(f"{self.path}: sweep() returns no experiments: expected at least one")
+            if not isinstance(found, Iterable):
+                raise ExperimentError(f"sweep() returns {_kind(found)}: expected a list of jaxmlp.Experiments")
+            experiments = tuple(found)
+            for i, one in enumerate(experiments):
+                if not isinstance(one, Experiment):
+                    raise ExperimentError(f"in what sweep() returns, [{i}] is {_kind(one)}: expected Experiments")
+            if not experiments:
+                raise ExperimentError("sweep() returns no experiments: expected at least one")
         return experiments
 
     @property

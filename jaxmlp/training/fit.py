@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split_indices
 from jaxmlp.data.sources import load_data
-from jaxmlp.errors import DivergedError, ExperimentError, OutOfMemoryError, StoppedError
+from jaxmlp.errors import DataError, DivergedError, ExperimentError, LabelError, OutOfMemoryError, StoppedError
 from jaxmlp.network import Params
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
@@ -48,13 +48,22 @@ def load_for(experiment: Experiment, load: Callable[[str, int], Dataset] = load_
         DataError: for data that can't be used.
         ExperimentError: for a network whose sizes don't fit the data.
     """
-    dataset = load(experiment.data.source, max(2, experiment.network.sizes[-1]))
+    n = experiment.network.sizes[-1]
+    try:
+        dataset = load(experiment.data.source, max(2, n))
+    except LabelError as error:
+        raise DataError(f"{error}; network.sizes ends with {n} output{'s' * (n > 1)}") from error
     check_fit(experiment, dataset)
     return dataset
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises an ExperimentError where the network's sizes or loss, the split or the distortions don't fit the data."""
+    """Raises an ExperimentError where the experiment doesn't fit the data, or its warm-up its epochs."""
+    if experiment.schedule.warmup >= experiment.train.epochs:
+        raise ExperimentError(
+            f"schedule.warmup is {experiment.schedule.warmup:g} epochs, but train.epochs is {experiment.train.epochs}: "
+            "expected fewer, so that the learning rate comes to its full size"
+        )
     if experiment.data.validation >= dataset.train.size:
         raise ExperimentError(
             f"data.validation is {experiment.data.validation:,}, but {dataset.name} has {dataset.train.size:,} "
@@ -97,21 +106,25 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             f"network.label_smoothing is {experiment.network.label_smoothing:g}, but {dataset.name} has no labels: "
             "expected 0"
         )
-    lowest, highest = LOGARITHMS.get(experiment.network.loss, (-math.inf, math.inf))
-    if not dataset.labelled:
+    if experiment.network.loss in BOUNDED and not dataset.labelled:
+        lowest, highest = BOUNDED[experiment.network.loss]
         targets = [part.targets for part in (dataset.train, dataset.test)]
-        low, high = min(map(np.min, targets)), max(map(np.max, targets))
-        if low < lowest or high > highest:
+        low, high = float(min(map(np.min, targets))), float(max(map(np.max, targets)))
+        if low < lowest - ROUNDING or high > highest + ROUNDING:
             range_ = f"{lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:g}"
             raise ExperimentError(
-                f"network.loss is {experiment.network.loss!r}, but the targets of {dataset.name} go from {low:g} to "
-                f"{high:g}: expected {range_}; for other targets, network.loss squared_error with network.output "
+                f"network.loss is {experiment.network.loss!r}, but the targets of {dataset.name} go from {low:.7g} to "
+                f"{high:.7g}: expected {range_}; for other targets, network.loss squared_error with network.output "
                 "identity"
             )
 
 
-LOGARITHMS = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
-"""Losses that have no lower bound with targets outside of these."""
+BOUNDED = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
+"""Losses that sink without end where targets lie outside."""
+ROUNDING = 1e-5
+"""Of probabilities in float32."""
+DARK = 64
+"""Grey levels all below it are hardly an image's, whose brightest pixel would be a quarter of white."""
 
 
 class Divided(NamedTuple):
@@ -138,6 +151,14 @@ def divided(experiment: Experiment, dataset: Dataset) -> Divided:
     cut, indices = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)
     held_out, dataset = dataset.train.take(cut), replace(dataset, train=dataset.train.take(indices))
     if not experiment.data.standardize:
+        brightest = dataset.train.inputs.max()
+        if dataset.train.inputs.dtype == np.uint8 and 0 < brightest < DARK:
+            log.warning(
+                "jaxmlp: %s: inputs of uint8 count as grey levels, 255 as 1, but none is above %d: numbers that are no "
+                "grey levels should have another type, such as float32",
+                dataset.name,
+                brightest,
+            )
         return Divided(dataset, held_out, indices, None)
     scale = Scale.of(dataset.train.inputs)
     parts = [part._replace(inputs=scale(part.inputs)) for part in (dataset.train, dataset.test, held_out)]

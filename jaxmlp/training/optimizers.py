@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 EVERY_TIME = 2**31 - 1
 """So many updates in a row that are not finite are left out."""
 
-NOT_ALONE = ("lbfgs", "polyak_sgd", "momo", "momo_adam", "sophia", "cocob", "dog", "dowg")
-"""Those of optax's that ask more of a step than the gradient, or have no learning rate of their own meaning."""
-APART = ("schedule_free_adamw", "schedule_free_sgd", "noisy_sgd", "dpsgd", "optimistic_adam")
-"""Those that hold other parameters than the ones to use, draw keys of their own, or take no schedule."""
+REFUSED = {
+    "asks more of a step than the gradient": ("lbfgs", "polyak_sgd", "momo", "momo_adam", "sophia"),
+    "has no learning rate in the others' meaning": ("cocob", "dog", "dowg"),
+    "holds other parameters than the ones to use": ("schedule_free_adamw", "schedule_free_sgd"),
+    "draws keys of its own": ("noisy_sgd", "dpsgd"),
+    "is here as optimistic_adam_v2": ("optimistic_adam",),
+}
+"""Those of optax's that can't be used as the others are, by the reason."""
 ELEMENTWISE = (
     "adagrad",
     "adam",
@@ -52,7 +57,7 @@ def known() -> Mapping[str, Callable[..., optax.GradientTransformation]]:
             if (
                 first is None
                 or first.name != "learning_rate"
-                or name in NOT_ALONE + APART
+                or name in {*chain(*REFUSED.values())}
                 or name.startswith(("_", "scale_by"))
             ):
                 continue
@@ -83,8 +88,8 @@ def refuse_unknown(optimizer: "Optimizer") -> None:
     if optimizer.name not in known():
         near = difflib.get_close_matches(str(optimizer.name), known(), 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        if optimizer.name in NOT_ALONE + APART:
-            hint = ", of which a step asks more than the gradient and the learning rate"
+        for reason, names in REFUSED.items():
+            hint = f", which {reason}" if optimizer.name in names else hint
         raise ExperimentError(f"optimizer.name is {optimizer.name!r}{hint}: expected one of {', '.join(known())}")
     numbers = numbers_of(optimizer.name)
     for name, _ in optimizer.parameters:

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -515,7 +516,7 @@ def read(path: str | PathLike[str]) -> Kept:
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "holds a comparison, not a run" if (folder / "comparison.json").exists() else f"no {file.name} in there"
         if any(folder.glob("*/config.json")):
-            what = f"holds runs, which `jaxmlp runs {folder}` lists, and is none"
+            what = f"holds runs, which `jaxmlp runs {shlex.quote(str(folder))}` lists, and is none"
         what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:

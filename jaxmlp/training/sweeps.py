@@ -1,7 +1,9 @@
 """Sweeps: many runs that answer one question, each in a folder that is named after what tells it from the others."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jaxmlp.data.sources import load_data
-from jaxmlp.errors import DivergedError, ExperimentError, StoppedError
+from jaxmlp.errors import DivergedError, ExperimentError, JaxmlpError, StoppedError
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.fit import fit, ignore, load_for, never
 from jaxmlp.training.records import EpochRecord
@@ -86,19 +88,25 @@ def set_by(sweep: Sequence[Experiment], base: Experiment) -> list[str]:
 
 
 def overruled(
-    given: Iterable[str], asked: Experiment, swept: Sequence[Experiment], own: Sequence[Experiment]
+    given: Iterable[str],
+    asked: Experiment,
+    own: Experiment,
+    sweep: Callable[[Experiment], Sequence[Experiment]],
 ) -> list[str]:
-    """Which of the fields `given` on the command line a sweep sets itself, so that it makes nothing of them.
+    """Which of the fields `given` on the command line a sweep makes nothing of, as it sets them itself.
 
-    `swept` are its runs of the experiment that was `asked` for, `own` those of the file's own.
+    The sweep is of the experiment that was `asked` for; with a field as the file's `own` has it, it is the same.
     """
-    wanted, ours, theirs = settings_of(asked), [*map(settings_of, swept)], [*map(settings_of, own)]
-    return [
-        name
-        for name in given
-        if any(one[name] != wanted[name] for one in ours)
-        and all(one[name] == other[name] for one, other in zip(ours, theirs, strict=False))
-    ]
+    runs, lost = sweep(asked), []
+    for name in dict.fromkeys(given):
+        section, _, field = name.partition(".")
+        part, usual = getattr(asked, section), getattr(getattr(own, section), field)
+        if getattr(part, field) == usual:
+            continue
+        with contextlib.suppress(JaxmlpError):  # what can't be without the field is made something of
+            if sweep(replace(asked, **{section: replace(part, **{field: usual})})) == runs:
+                lost.append(name)
+    return lost
 
 
 LONGEST = 250
@@ -152,8 +160,8 @@ def sweep(
     >>> [run.result.test_accuracy > 0.5 for run in jaxmlp.sweep(seeds)]
     [True, True]
     """
-    if isinstance(experiments, Experiment):
-        raise ExperimentError("experiments is a single Experiment: expected several, as [experiment]")
+    if not isinstance(experiments, Iterable):
+        raise ExperimentError(f"experiments is a {type(experiments).__name__}: expected a list of jaxmlp.Experiments")
     experiments = tuple(experiments)
     for i, one in enumerate(experiments):
         if not isinstance(one, Experiment):
@@ -166,18 +174,25 @@ def sweep(
             raise ExperimentError(f"{name}: {error}") from error
 
     runs: list[Run] = []
+    trained: list[int] = []
+
+    def count(record: EpochRecord) -> None:
+        trained.append(record.epoch)
+        report(record)
+
     for number, (name, experiment) in enumerate(zip(names, experiments, strict=True), start=1):
         if number > 1 and stop():
             raise StoppedError(f"interrupted before run {number} of {len(names)}")
         starting(number, name)
-        begun, run = time.perf_counter(), None
+        begun, before, run = time.perf_counter(), len(trained), None
         folder = None if workdir is None else Path(workdir) / name
         failure = "" if folder is None else divergence(folder, experiment)
-        had_ended = bool(failure) or (folder is not None and (folder / "result.json").exists())
+        had_ended = bool(failure)
         if not failure:
             try:
-                run = fit(experiment, load_for(experiment, load), workdir=folder, resume=True, report=report, stop=stop)
+                run = fit(experiment, load_for(experiment, load), workdir=folder, resume=True, report=count, stop=stop)
                 runs.append(run)
+                had_ended = len(trained) == before
             except DivergedError as error:
                 failure = str(error)
         ended(Swept(number, name, run, failure, None if had_ended else time.perf_counter() - begun))

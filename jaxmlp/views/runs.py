@@ -36,12 +36,13 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
     cells = {name: {title: one.get(field, "") for field, title in titled.items()} for name, one in settings.items()}
     untold = {title for name, own in cells.items() for title in own if not tells(name, title, own[title])}
     cells = {name: {title: own[title] for title in own if title in untold} for name, own in cells.items()}
+    table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True), caption_justify="left")
     if narrow and untold:
-        usual = {title: Counter(own[title] for own in cells.values()).most_common(1)[0][0] for title in untold}
+        usual = most_common(cells)
+        table.caption = escape("most: " + listed(usual)) if usual else None
         for name, own in cells.items():
-            rest = [f"{t} {v}" for t, v in own.items() if v != usual[t] and not tells(name, t, v)]
-            cells[name] = {"unlike most": ", ".join(rest)}
-    table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True))
+            unlike = {title: own[title] for title in own if own[title] != usual.get(title)}
+            cells[name] = {"unlike most": listed({t: v for t, v in unlike.items() if not tells(name, t, v)})}
     for title in dict.fromkeys(title for own in cells.values() for title in own):
         table.add_column(title, overflow="fold")
     for title in ("validation", "test"):
@@ -53,6 +54,20 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
         state = state_of(kept, training).replace(", ", "\n")
         table.add_row(escape(name), state, *map(escape, cells[name].values()), validation, test)
     return table
+
+
+def most_common(cells: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The settings that more than half of the runs have."""
+    runs, usual = [*cells.values()], {}
+    for title in runs[0]:
+        value, count = Counter(own[title] for own in runs).most_common(1)[0]
+        if 2 * count > len(runs):
+            usual[title] = value
+    return usual
+
+
+def listed(settings: dict[str, str]) -> str:
+    return ", ".join(f"{title} {value or '-'}" for title, value in settings.items())
 
 
 def tells(name: str, title: str, value: str) -> bool:

@@ -30,7 +30,7 @@ def recipe(experiment: Experiment) -> str:
     """How an experiment trains: the optimizer, and what is changed of the schedule and the distortions.
 
     >>> from jaxmlp import Distort, Network, Schedule
-    >>> recipe(Experiment(Network((784, 10)), schedule=Schedule("cosine", warmup=2), distort=Distort(shift=1)))
+    >>> recipe(Experiment(Network((784, 10)), schedule=Schedule("cosine", warmup=2.0), distort=Distort(shift=1.0)))
     'sgd, learning_rate 1, batches of 32; cosine, warmup 2; shift 1'
     """
     usual = settings_of(Experiment(experiment.network))

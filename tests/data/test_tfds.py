@@ -232,10 +232,10 @@ def test_an_unknown_name_is_answered_with_near_ones(name: str, message: str, sta
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        (["array_record"], "needs the package array_record: pip install array_record$"),
+        (["array_record"], "needs the package array_record: pip install array_record"),
         (
             ["tensorflow_datasets", "array_record"],
-            "needs the packages tensorflow-datasets and array_record: pip install tensorflow-datasets array_record$",
+            "needs the packages tensorflow-datasets and array_record: pip install tensorflow-datasets array_record",
         ),
     ],
 )

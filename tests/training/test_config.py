@@ -31,7 +31,10 @@ from jaxmlp.training.config import Schedule
         (lambda: Optimizer(learning_rate=-0.5), "optimizer.learning_rate is -0.5: expected a finite number"),
         (lambda: Optimizer(learning_rate=float("nan")), "optimizer.learning_rate is nan"),
         (lambda: Optimizer(learning_rate=float("inf")), "optimizer.learning_rate is inf"),
-        (lambda: Optimizer(name="sdg"), "optimizer.name is 'sdg': expected one of .*adam, .*sgd"),
+        (
+            lambda: Optimizer(name="sdg"),
+            r"optimizer.name is 'sdg' \(did you mean sgd\?\): expected one of .*adam, .*sgd",
+        ),
         (lambda: Train(epochs=0), "train.epochs is 0: expected 1 or more"),
         (lambda: Train(batch_size=0), "train.batch_size is 0"),
         (lambda: Train(seed=-1), "train.seed is -1: expected a number from 0"),
@@ -55,10 +58,6 @@ from jaxmlp.training.config import Schedule
         (lambda: Data(standardize=1), "data.standardize is 1: expected True or False"),
         (lambda: Experiment(Network((4, 2)), schedule="cosine"), "schedule is 'cosine': expected a jaxmlp.Schedule"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
-        (
-            lambda: Experiment(Network((4, 2)), schedule=Schedule(warmup=4.0), train=Train(epochs=3)),
-            "schedule.warmup is 4 epochs, but train.epochs is 3: expected as many or fewer",
-        ),
     ],
 )
 def test_a_setting_out_of_range_is_refused(make: object, message: str) -> None:

@@ -93,7 +93,7 @@ def test_a_sweep_may_be_a_generator_that_imports_its_neighbour(tmp_path: Path) -
         ("", r"many.py: defines no function sweep\(\): expected one that returns experiments; jaxmlp train runs one"),
         ("def sweep(e): return []", r"sweep\(\) returns no experiments: expected at least one"),
         ("def sweep(e): return None", r"sweep\(\) returns None: expected a list of jaxmlp.Experiments"),
-        ("def sweep(e): return [e, 3]", r"of what sweep\(\) returns, \[1\] is a value of type int"),
+        ("def sweep(e): return [e, 3]", r"in what sweep\(\) returns, \[1\] is a value of type int"),
         ("def sweep(e):\n    yield e\n    raise TypeError('wrong')", r"many.py, line 7: TypeError: wrong"),
         ("def sweep(e):\n    yield e\n    Network((3,))", r"many.py: network.sizes is 3"),
     ],

@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,19 @@ import sklearn.datasets
 import sklearn.linear_model
 
 import jaxmlp
-from jaxmlp import Data, Dataset, DivergedError, Experiment, ExperimentError, Network, Optimizer, RunError, Train
+from jaxmlp import (
+    Data,
+    DataError,
+    Dataset,
+    DivergedError,
+    Experiment,
+    ExperimentError,
+    Network,
+    Optimizer,
+    RunError,
+    Schedule,
+    Train,
+)
 from jaxmlp.training.epoch import initial_state
 from jaxmlp.training.fit import divided
 
@@ -204,6 +217,7 @@ STANDARDISED = replace(EXPERIMENT, data=Data(validation=40, standardize=True), t
     ("network", "targets", "message"),
     [
         (Network((20, 1), loss="binary_cross_entropy"), [25.0, 346.0], "go from 25 to 346: expected 0 to 1; for other"),
+        (Network((20, 1), loss="binary_cross_entropy"), [0.5, 1.001], "go from 0.5 to 1.001: expected 0 to 1; for"),
         (Network((20, 1), loss="binary_cross_entropy"), [0.5, -0.5], "go from -0.5 to 0.5: expected 0 to 1; for other"),
         (
             Network((20, 2), output="softmax", loss="cross_entropy"),
@@ -221,11 +235,39 @@ def test_targets_whose_loss_has_no_lower_bound_are_refused(network: Network, tar
 
 
 def test_probabilities_are_targets_of_the_cross_entropies() -> None:
-    x, y = np.zeros((2, 20), np.float32), np.float32([[0.0, 1.0], [0.3, 0.7]])
+    x, y = np.zeros((2, 20), np.float32), np.float32([[0.0, 1.0000001], [0.3, 0.7]])
     for output, loss in (("softmax", "cross_entropy"), ("sigmoid", "binary_cross_entropy")):
         network = Network((20, 2), output=output, loss=loss)
         experiment = Experiment(network, Data(validation=0), train=Train(epochs=1))
         assert jaxmlp.fit(experiment, Dataset.from_arrays(x, y, x, y)).result.test_loss > 0
+
+
+@pytest.mark.parametrize("epochs", [1.0, 2.0])
+def test_a_warm_up_that_does_not_end_is_refused(epochs: float, digits: Dataset) -> None:
+    experiment = replace(EXPERIMENT, schedule=Schedule(warmup=epochs), train=Train(epochs=1))
+    with pytest.raises(ExperimentError, match=rf"schedule.warmup is {epochs:g} epochs, but train.epochs is 1: expec"):
+        jaxmlp.fit(experiment, digits)
+
+
+def test_numbers_that_hardly_are_grey_levels_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    counts, labels = np.full((5, 8, 8), 16, np.uint8), np.arange(5)
+    experiment = Experiment(Network((64, 5)), Data(validation=0))
+    with caplog.at_level(logging.WARNING, "jaxmlp"):
+        for inputs in (4 * counts, np.float32(counts)):
+            divided(experiment, Dataset.from_arrays(inputs, labels, inputs, labels))
+        dark = Dataset.from_arrays(counts, labels, counts, labels, name="counts")
+        divided(replace(experiment, data=Data(validation=0, standardize=True)), dark)
+        assert not caplog.messages
+        divided(experiment, dark)
+    assert caplog.messages[0].startswith("jaxmlp: counts: inputs of uint8 count as grey levels, 255 as 1, but none is")
+
+
+def test_labels_beyond_the_outputs_name_the_outputs(tmp_path: Path) -> None:
+    x, y = np.zeros((2, 20), np.float32), np.array([0, 7])
+    np.savez(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    experiment = Experiment(Network((20, 3)), Data(f"npz:{tmp_path / 'some.npz'}", validation=0))
+    with pytest.raises(DataError, match=r"label 7 at index 1 .* but wanted outputs; network.sizes ends with 3 outputs"):
+        jaxmlp.fit(experiment)
 
 
 def test_standardisation_is_of_the_examples_trained_on_alone(digits: Dataset) -> None:

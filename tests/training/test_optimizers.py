@@ -181,7 +181,7 @@ def test_parameters_go_by_optaxs_names(name: str, parameters: dict, same: optax.
         ({"name": "adamm"}, r"name is 'adamm' \(did you mean adam\?\): expected one of .*adam, adamax, .*sgd, "),
         (
             {"name": "lbfgs"},
-            "name is 'lbfgs', of which a step asks more than the gradient and the learning rate: ",
+            "name is 'lbfgs', which asks more of a step than the gradient: expected one of acprop, ",
         ),
         ({"name": "make_something"}, "expected one of"),
         ({"parameters": (("b1", 0.9),)}, r"optimizer.parameters has 'b1': expected sgd's: momentum \(None\), nesterov"),

@@ -45,17 +45,23 @@ def test_why_a_run_ended_and_what_it_skipped_are_said() -> None:
 def test_what_a_sweeps_names_say_is_not_said_twice() -> None:
     seeds = [replace(FINISHED, experiment=replace(EXPERIMENT, train=Train(epochs=3, seed=seed))) for seed in (0, 1)]
     told = text_of(runs_table({f"all/seed={i}": (kept, False) for i, kept in enumerate(seeds)}))
-    assert [line.split("┃")[1:3] for line in told.splitlines() if "┃" in line] == [[" run        ", " state    "]]
+    titles = [[cell.strip() for cell in line.split("┃")[1:-1]] for line in told.splitlines() if "┃" in line]
+    assert titles == [["run", "state", "validation", "test"]]
     assert "seed" in text_of(runs_table({"a/seed=0": (seeds[0], False), "b": (seeds[1], False)})).splitlines()[1]
 
 
 def test_a_narrow_table_has_of_each_run_what_tells_it_from_most() -> None:
     names = {"a": (FINISHED, False), "optimizer=adam": (BROKEN, False), "c": (FINISHED, True)}
-    lines = text_of(runs_table(names, narrow=True)).splitlines()
+    text = text_of(runs_table(names, narrow=True))
+    lines = text.splitlines()
+    assert "most: optimizer sgd, learning_rate 1" in text
     cells = {parts[1].strip(): parts[3].strip() for parts in (line.split("│") for line in lines) if len(parts) > 3}
     assert cells == {"a": "", "optimizer=adam": "learning_rate 0.01", "": "", "c": ""}
     assert "unlike most" in lines[1]
     assert "unlike" not in text_of(runs_table({"a": (FINISHED, False)}, narrow=True))
+    of_two = text_of(runs_table({"a": (FINISHED, False), "b": (BROKEN, False)}, narrow=True))
+    assert "optimizer sgd, learning_rate 1 " in of_two  # neither is most
+    assert "optimizer adam, learning_rate 0.01 " in of_two
 
 
 def test_headings_are_short_where_no_two_are_alike() -> None:
