@@ -434,9 +434,10 @@ def run_runs(folder: Path) -> int:
     from jaxmlp.views.terminal import Terminal
 
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder: expected one with runs in it")
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise RunError(f"{folder}: {what}: expected one with runs in it")
     found, unreadable = {}, []
-    for path in sorted(path.parent for path in folder.rglob("config.json")):
+    for path in sorted((path.parent for path in folder.rglob("config.json")), key=natural):
         try:
             found[str(path.relative_to(folder))] = read(path), is_locked(path)
         except RunError as error:
@@ -457,6 +458,12 @@ def run_runs(folder: Path) -> int:
     for line in unreadable:
         print(f"jaxmlp: {line}", file=sys.stderr)
     return 0
+
+
+def natural(path: Path) -> list[str | float]:
+    """By which paths sort as people would: batch_size=10 before batch_size=100, 0.03 before 0.1."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(path))
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def run_show(folder: Path) -> int:

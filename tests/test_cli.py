@@ -156,7 +156,7 @@ def test_a_sweep_that_is_refused_says_nothing_else(place: Path) -> None:
     (place / "twice.py").write_text(EXPERIMENT + "\n\ndef sweep(experiment):\n    return [experiment, experiment]\n")
     end = jaxmlp_command(place, "sweep", "twice.py")
     assert (end.returncode, end.stdout) == (2, "")
-    assert end.stderr == "jaxmlp: the sweep has 2 runs named run: expected different settings\n"
+    assert end.stderr == "jaxmlp: of the sweep's experiments, [0] and [1] are the same: expected different settings\n"
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None:
@@ -273,6 +273,7 @@ ERRORS = [
     (["sweep", "seeds.py", "--data.validation", "7"], "seed=0: data.validation is 7, but idx:data has 7 training exam"),
     (["sweep", "seeds.py", "--workdir", "used"], "used: holds a finished run already"),
     (["sweep", "seeds.py", "--workdir", "small.py"], "can't be written"),
+    (["runs", "small.py"], "small.py: not a folder: expected one with runs in it"),
     (["data", "idx:nowhere"], "nowhere: no such folder"),
     (["data", "cifar"], "data.source is 'cifar': expected mnist, idx:FOLDER, npz:FILE, tfds:NAME, or dct:"),
     (["data", "tfds:emnist/"], "data.source is 'tfds:emnist/': expected tfds:NAME, such as mnist, emnist/letters"),
@@ -383,7 +384,7 @@ def test_a_terminal_shows_a_live_line(place: Path) -> None:
     status, shown = on_a_terminal(place, "train", "small.py")
     assert status == 0
     assert "\x1b[?25l" in shown  # the cursor is hidden while the line lives
-    assert re.search(r"epoch 3/3 .*images/s .*0 s left", shown)
+    assert re.search(r"epoch 3/3 .*examples/s .*0 s left", shown)
 
 
 def test_a_terminal_says_what_is_being_checked_until_it_is(place: Path) -> None:
@@ -402,7 +403,7 @@ def test_a_terminal_says_what_is_being_checked_until_it_is(place: Path) -> None:
 
 def test_ctrl_c_says_what_is_kept_and_ends_with_130(place: Path) -> None:
     status, shown = on_a_terminal(
-        place, "train", "small.py", "--train.epochs", "100000", until="images/s", kill=signal.SIGINT
+        place, "train", "small.py", "--train.epochs", "100000", until="examples/s", kill=signal.SIGINT
     )
     assert status == 130
     last = shown.rstrip().splitlines()[-1]

@@ -41,7 +41,15 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[Numbers]:
                     f"{path}: found the arrays {', '.join(file.files) or '(none)'}: expected {', '.join(missing)} too"
                 )
             for name in names:
-                array = file[name]
+                try:
+                    array = file[name]
+                except ValueError as error:
+                    if "allow_pickle" not in str(error):
+                        raise
+                    raise DataError(
+                        f"{path}: {name} has type object, as pandas' strings have: expected numbers; "
+                        "classes as numbers from 0, alike in both sets"
+                    ) from error
                 if not isinstance(array, np.ndarray):  # a member that isn't in NumPy's format comes back as bytes
                     raise DataError(f"{path}: {name} is not an array in NumPy's format: expected one")
                 arrays.append(array)

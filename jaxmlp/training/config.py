@@ -85,8 +85,9 @@ class Optimizer:
         for name in ("weight_decay", "clip_norm", "max_norm"):
             if getattr(self, name) is not None:
                 _number(self, f"optimizer.{name}", float, 0, "a finite number of 0 or more, or None")
-        if self.max_norm == 0:
-            raise ExperimentError("optimizer.max_norm is 0.0: expected a finite number above 0, or None")
+        for name in ("clip_norm", "max_norm"):
+            if getattr(self, name) == 0:
+                raise ExperimentError(f"optimizer.{name} is 0.0: expected a finite number above 0, or None")
         try:
             parameters = tuple(sorted((str(name), float(value)) for name, value in dict(self.parameters).items()))
         except (TypeError, ValueError):

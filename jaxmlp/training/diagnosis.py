@@ -269,11 +269,13 @@ def rate_too_high(figures: Figures) -> str | None:
 
 
 def killed_units(figures: Figures) -> tuple[int, float] | None:
-    """The hidden layer (1, 2, ...) most of whose units are dead in the last epoch, from a tenth on, and per cent."""
-    dead = figures.per_epoch("dead_units")
-    if dead is None or not dead.size or not dead[-1].max() > 0.1:
+    """The hidden layer (1, 2, ...) that has lost most units since the first step, from a tenth on, and how many in
+    per cent of it are dead in the last epoch. Some of relu's may be from the start, on inputs of one sign."""
+    dead, begun = figures.per_epoch("dead_units"), figures.per_step("dead_units")
+    if dead is None or begun is None or not dead.size or not (dead[-1] - begun[0]).max() > 0.1:
         return None
-    return 1 + int(dead[-1].argmax()), 100 * float(dead[-1].max())
+    most = int((dead[-1] - begun[0]).argmax())
+    return 1 + most, 100 * float(dead[-1][most])
 
 
 def shaken(figures: Figures) -> bool:

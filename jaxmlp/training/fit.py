@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmlp.activations import TANH_SCALE
 from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split_indices
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DataError, DivergedError, ExperimentError, LabelError, OutOfMemoryError, StoppedError
@@ -119,6 +120,8 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             )
 
 
+RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "scaled_tanh": (-TANH_SCALE, TANH_SCALE)}
+"""Of activations, beyond which no output comes."""
 BOUNDED = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
 """Losses that sink without end where targets lie outside."""
 ROUNDING = 1e-5
@@ -150,19 +153,36 @@ def divided(experiment: Experiment, dataset: Dataset) -> Divided:
     chosen, seed = experiment.data, experiment.train.seed
     cut, indices = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)
     held_out, dataset = dataset.train.take(cut), replace(dataset, train=dataset.train.take(indices))
+    warn_of_ranges(experiment, dataset)
     if not experiment.data.standardize:
-        brightest = dataset.train.inputs.max()
-        if dataset.train.inputs.dtype == np.uint8 and 0 < brightest < DARK:
-            log.warning(
-                "jaxmlp: %s: inputs of uint8 count as grey levels, 255 as 1, but none is above %d: numbers that are no "
-                "grey levels should have another type, such as float32",
-                dataset.name,
-                brightest,
-            )
         return Divided(dataset, held_out, indices, None)
     scale = Scale.of(dataset.train.inputs)
     parts = [part._replace(inputs=scale(part.inputs)) for part in (dataset.train, dataset.test, held_out)]
     return Divided(replace(dataset, train=parts[0], test=parts[1]), parts[2], indices, scale)
+
+
+def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
+    """Logs what is mostly a mistake: numbers that are hardly grey levels, targets that no output can reach."""
+    inputs, targets, output = dataset.train.inputs, dataset.train.targets, experiment.network.output
+    if inputs.dtype == np.uint8 and not experiment.data.standardize and 0 < inputs.max() < DARK:
+        log.warning(
+            "jaxmlp: %s: inputs of uint8 count as grey levels, 255 as 1, but none is above %d: numbers that are no "
+            "grey levels should have another type, such as float32",
+            dataset.name,
+            inputs.max(),
+        )
+    lowest, highest = RANGES.get(output, (-math.inf, math.inf))
+    if not dataset.labelled and (targets.min() < lowest - ROUNDING or targets.max() > highest + ROUNDING):
+        log.warning(
+            "jaxmlp: %s: targets go from %.7g to %.7g, but outputs of %s only from %g to %g: network.output identity "
+            "gives any",
+            dataset.name,
+            targets.min(),
+            targets.max(),
+            output,
+            lowest,
+            highest,
+        )
 
 
 def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None) -> None:

@@ -49,7 +49,7 @@ def accounting() -> Any:
         import dp_accounting
     except ImportError as error:
         raise ExperimentError(
-            f"privacy.epsilon needs the package dp-accounting ({error}): pip install dp-accounting, or jaxmlp[privacy]"
+            f"privacy.epsilon needs the package dp-accounting ({error}): pip install dp-accounting"
         ) from error
     return dp_accounting
 

@@ -354,7 +354,7 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
     if other:
         raise RunError(
             f"{path}: {'; '.join(other)}: expected the settings that the run began with; choose another folder for "
-            "others"
+            "others, by --workdir"
         )
 
 

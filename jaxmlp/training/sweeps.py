@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from jaxmlp.data.dataset import Dataset
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError, JaxmlpError, StoppedError
 from jaxmlp.training.config import Experiment
@@ -68,7 +69,8 @@ def names_of(experiments: Sequence[Experiment]) -> list[str]:
     names = [",".join(f"{title}={file_name(one[field])}" for title, field in titled) or "run" for one in settings]
     for name in names:
         if names.count(name) > 1:
-            raise ExperimentError(f"the sweep has {names.count(name)} runs named {name}: expected different settings")
+            alike = " and ".join(f"[{i}]" for i, other in enumerate(names) if other == name)
+            raise ExperimentError(f"of the sweep's experiments, {alike} are the same: expected different settings")
         if len(name) > LONGEST:
             raise ExperimentError(
                 f"the sweep has a run named {name[:60]}..., of {len(name)} characters: expected settings that "
@@ -129,6 +131,7 @@ class Swept(NamedTuple):
 
 def sweep(
     experiments: Iterable[Experiment],
+    dataset: Dataset | None = None,
     *,
     workdir: str | PathLike[str] | None = None,
     starting: Callable[[int, str], None] = lambda number, name: None,
@@ -140,6 +143,7 @@ def sweep(
 
     Args:
         experiments: no two of the same settings.
+        dataset: what all are trained on; by default what each one's `data.source` names.
         workdir: a folder for the runs' own, `batch_size=10,seed=0` and so on; by default nothing is written. Runs that
             have ended there are taken as they are, others are gone on with.
         starting: is called with a run's number and name before it begins.
@@ -167,9 +171,13 @@ def sweep(
         if not isinstance(one, Experiment):
             raise ExperimentError(f"experiments[{i}] is a {type(one).__name__}: expected a jaxmlp.Experiment")
     names, load = names_of(experiments), lru_cache(maxsize=1)(load_data)
+
+    def data_of(experiment: Experiment) -> Dataset:
+        return load_for(experiment, load if dataset is None else lambda source, classes: dataset)
+
     for name, experiment in zip(names, experiments, strict=True):
         try:
-            load_for(experiment, load)
+            data_of(experiment)
         except ExperimentError as error:
             raise ExperimentError(f"{name}: {error}") from error
 
@@ -190,7 +198,7 @@ def sweep(
         had_ended = bool(failure)
         if not failure:
             try:
-                run = fit(experiment, load_for(experiment, load), workdir=folder, resume=True, report=count, stop=stop)
+                run = fit(experiment, data_of(experiment), workdir=folder, resume=True, report=count, stop=stop)
                 runs.append(run)
                 had_ended = len(trained) == before
             except DivergedError as error:

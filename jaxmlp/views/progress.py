@@ -17,7 +17,7 @@ def describe(record: EpochRecord, epochs: int) -> str:
 
     >>> record = EpochRecord(2, 0.5, 0.25, 0.875, seconds=1.5, images_per_second=40000.0)
     >>> describe(record, epochs=10)
-    'epoch  2/10  loss 0.5000  accuracy 87.50 %  40,000 images/s  12 s left'
+    'epoch  2/10  loss 0.5000  accuracy 87.50 %  40,000 examples/s  12 s left'
     """
     parts = [f"epoch {record.epoch:{len(str(epochs))}}/{epochs}", f"loss {record.train_loss:.4f}"]
     if record.validation_accuracy is not None:
@@ -27,7 +27,7 @@ def describe(record: EpochRecord, epochs: int) -> str:
     if record.epsilon is not None:
         parts.append(f"epsilon {record.epsilon:.3f}")
     else:
-        parts.append(f"{record.images_per_second:,.0f} images/s")
+        parts.append(f"{record.images_per_second:,.0f} examples/s")
     if record.skipped:
         parts.append(f"{record.skipped} skipped")
     parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")

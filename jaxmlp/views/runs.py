@@ -32,11 +32,11 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
     """
     settings = {name: settings_of(kept.experiment) for name, (kept, _) in runs.items()}
     every = differing([*settings.values()])
-    titled = dict(zip(every, titles(every), strict=True))
+    titled = {field: field if title in OWN else title for field, title in zip(every, titles(every), strict=True)}
     cells = {name: {title: one.get(field, "") for field, title in titled.items()} for name, one in settings.items()}
     untold = {title for name, own in cells.items() for title in own if not tells(name, title, own[title])}
     cells = {name: {title: own[title] for title in own if title in untold} for name, own in cells.items()}
-    table = Table(Column("run", overflow="fold"), Column("state", no_wrap=True), caption_justify="left")
+    table = Table(Column(OWN[0], overflow="fold"), Column(OWN[1], no_wrap=True), caption_justify="left")
     if narrow and untold:
         usual = most_common(cells)
         table.caption = escape("most: " + listed(usual)) if usual else None
@@ -45,7 +45,7 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
             cells[name] = {"unlike most": listed({t: v for t, v in unlike.items() if not tells(name, t, v)})}
     for title in dict.fromkeys(title for own in cells.values() for title in own):
         table.add_column(title, overflow="fold")
-    for title in ("validation", "test"):
+    for title in OWN[2:]:
         table.add_column(title, no_wrap=True, justify="right")
     for name, (kept, training) in runs.items():
         last = kept.history[-1] if kept.history else None
@@ -54,6 +54,10 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
         state = state_of(kept, training).replace(", ", "\n")
         table.add_row(escape(name), state, *map(escape, cells[name].values()), validation, test)
     return table
+
+
+OWN = ("run", "state", "validation", "test")
+"""The columns that are no settings."""
 
 
 def most_common(cells: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -138,7 +142,7 @@ def curves(history: tuple[EpochRecord, ...]) -> dict[str, list[float]]:
 
 
 POINTS = 400
-"""Of the curve of the steps' losses: where there are more, each is the mean of several."""
+"""Of the curve of the steps' losses, at most: where there are more steps, each is the mean of several."""
 
 
 def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> Figure:
@@ -149,9 +153,10 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
     figure.suptitle(title, parse_math=False)
     epochs = [record.epoch for record in kept.history]
     if losses.size:
-        parts = np.array_split(losses, min(POINTS, losses.size))
+        each = -(-losses.size // POINTS)
+        parts = [losses[start : start + each] for start in range(0, losses.size, each)]
         ends = np.cumsum([part.size for part in parts]) * len(epochs) / losses.size
-        label = "every step" if len(parts) == losses.size else f"{losses.size // len(parts):,} steps' mean"
+        label = "every step" if each == 1 else f"{each:,} steps' mean"
         loss.plot(ends, [part.mean() for part in parts], lw=0.8, color="0.6", label=label)
     for name, values in curves(kept.history).items():
         loss.plot(epochs, values, marker="o", ms=3, label=name)

@@ -27,7 +27,7 @@ def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str
 
 
 def recipe(experiment: Experiment) -> str:
-    """How an experiment trains: the optimizer, and what is changed of the schedule and the distortions.
+    """How an experiment trains: the optimizer, and what is changed of the schedule and the distortions, and felt.
 
     >>> from jaxmlp import Distort, Network, Schedule
     >>> recipe(Experiment(Network((784, 10)), schedule=Schedule("cosine", warmup=2.0), distort=Distort(shift=1.0)))
@@ -37,10 +37,18 @@ def recipe(experiment: Experiment) -> str:
     parts: dict[str, list[str]] = {"optimizer": [], "schedule": [], "distort": []}
     for field, value in settings_of(experiment).items():
         section, _, name = field.partition(".")
+        if name in OF_SCHEDULES and experiment.schedule.name not in OF_SCHEDULES[name]:
+            continue
+        if name == "sigma" and not experiment.distort.alpha:
+            continue
         if section in parts and (value != usual.get(field) or field in ("optimizer.name", "optimizer.learning_rate")):
             parts[section].append(value if name in ("name", "parameters") else f"{name} {value}")
     parts["optimizer"].append(f"batches of {experiment.train.batch_size:,}")
     return "; ".join(", ".join(part) for part in parts.values() if part)
+
+
+OF_SCHEDULES = {"factor": ("exponential", "step"), "every": ("step",), "end": ("cosine",)}
+"""Fields that only some schedules have a use for."""
 
 
 def result_table(result: Result, gradient: str, folder: Path) -> Table:

@@ -55,6 +55,19 @@ def test_a_sick_run_is_named_and_a_healthy_one_is_not(
     assert all("\n" not in line for line in said.values())
 
 
+def test_units_dead_from_the_start_are_laid_to_no_step(digits: Dataset, tmp_path: Path) -> None:
+    positive = [part._replace(inputs=abs(part.inputs) + 1) for part in (digits.train, digits.test)]
+    network = Network((20, 40, 3), "relu", "softmax", "cross_entropy")
+    experiment = Experiment(network, Data(validation=0), Optimizer("sgd", 0.0), Train(2, 32), RECORD)
+    dataset = replace(digits, train=positive[0], test=positive[1])
+    jaxmlp.fit(experiment, dataset, workdir=tmp_path / "run")
+    figures = read_figures(tmp_path / "run", dataset)
+    assert figures.per_epoch("dead_units")[-1].max() > 0.1
+    said = findings(figures)
+    assert not any("pass nothing back" in line for line in said.values())
+    assert not any("too high" in line for line in said.values())
+
+
 def test_units_that_long_steps_saturate_are_named_and_not_the_labels(mnist: Dataset, tmp_path: Path) -> None:
     network = Network((784, 40, 10), "sigmoid", "sigmoid", "binary_cross_entropy")
     said = findings(figures_of(mnist, tmp_path, network, 6.0, 20, 4))

@@ -262,6 +262,18 @@ def test_numbers_that_hardly_are_grey_levels_are_said(caplog: pytest.LogCaptureF
     assert caplog.messages[0].startswith("jaxmlp: counts: inputs of uint8 count as grey levels, 255 as 1, but none is")
 
 
+def test_targets_that_no_output_reaches_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    x, y = np.zeros((2, 20), np.float32), np.float32([25, 346])
+    with caplog.at_level(logging.WARNING, "jaxmlp"):
+        for output, targets in (("identity", y), ("sigmoid", y / 346), ("tanh", y / 346 - 1)):
+            experiment = Experiment(Network((20, 1), output=output), Data(validation=0))
+            divided(experiment, Dataset.from_arrays(x, targets, x, targets))
+        assert not caplog.messages
+        divided(Experiment(Network((20, 1)), Data(validation=0)), Dataset.from_arrays(x, y, x, y))
+    (said,) = caplog.messages
+    assert "targets go from 25 to 346, but outputs of sigmoid only from 0 to 1: network.output identity" in said
+
+
 def test_labels_beyond_the_outputs_name_the_outputs(tmp_path: Path) -> None:
     x, y = np.zeros((2, 20), np.float32), np.array([0, 7])
     np.savez(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x, y_test=y)

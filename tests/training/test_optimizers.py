@@ -198,6 +198,7 @@ def test_parameters_go_by_optaxs_names(name: str, parameters: dict, same: optax.
         ({"parameters": 3}, "expected names and numbers, such as momentum 0.9"),
         ({"weight_decay": -1.0}, "optimizer.weight_decay is -1.0: expected a finite number of 0 or more, or None"),
         ({"clip_norm": math.inf}, "optimizer.clip_norm is inf: expected a finite number of 0 or more, or None"),
+        ({"clip_norm": 0.0}, "optimizer.clip_norm is 0.0: expected a finite number above 0, or None"),
         ({"max_norm": 0.0}, "optimizer.max_norm is 0.0: expected a finite number above 0, or None"),
     ],
 )

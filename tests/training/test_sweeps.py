@@ -53,7 +53,7 @@ def test_no_two_runs_have_one_name(settings: set[tuple[int, float, str]]) -> Non
 
 def test_two_runs_of_the_same_settings_are_refused() -> None:
     other = replace(BASE, train=replace(BASE.train, seed=1))
-    with pytest.raises(ExperimentError, match="has 2 runs named seed=0: expected different settings"):
+    with pytest.raises(ExperimentError, match=r"experiments, \[0\] and \[2\] are the same: expected diff"):
         names_of([BASE, other, replace(BASE, checkpoint=Checkpoint(keep=1))])
 
 
@@ -105,6 +105,16 @@ def test_each_run_is_that_of_fit_and_is_kept_in_a_folder_of_its_own(base: Experi
     for run in (runs[2], jaxmlp.load(tmp_path / "all" / "seed=2")):
         assert run.result.test_loss == alone.result.test_loss
         np.testing.assert_array_equal(run.params[0].kernel, alone.params[0].kernel)
+
+
+def test_all_runs_may_be_of_a_data_set_that_is_given(digits: Dataset) -> None:
+    base = replace(BASE, data=Data("npz:nowhere", validation=40))
+    runs = jaxmlp.sweep(seeds(base, 2), digits)
+    assert [run.result.test_loss for run in runs] == [
+        jaxmlp.fit(one, digits).result.test_loss for one in seeds(base, 2)
+    ]
+    with pytest.raises(ExperimentError, match="seed=1: network.sizes is 21 3: 21 inputs, but an example of digits"):
+        jaxmlp.sweep([base, replace(base, network=Network((21, 3)), train=Train(seed=1))], digits)
 
 
 def test_a_sweep_goes_on_where_it_was_left_and_trains_nothing_twice(base: Experiment, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ def test_elsewhere_than_on_a_terminal_every_epoch_is_a_plain_line() -> None:
 def test_on_a_terminal_the_last_epoch_stands_in_a_live_line() -> None:
     text = shown(Console(file=io.StringIO(), force_terminal=True, width=200))
     assert "\x1b[" in text
-    for part in ("epoch 3/3", "loss 0.1667", "accuracy 90.00 %", "50,000 images/s", "0 s left"):
+    for part in ("epoch 3/3", "loss 0.1667", "accuracy 90.00 %", "50,000 examples/s", "0 s left"):
         assert part in text
 
 
 def test_what_is_not_known_is_left_out() -> None:
     line = describe(EpochRecord(1, 0.5, None, None, 2.0, 1000.0), 11)
-    assert line == "epoch  1/11  loss 0.5000  1,000 images/s  20 s left"
+    assert line == "epoch  1/11  loss 0.5000  1,000 examples/s  20 s left"

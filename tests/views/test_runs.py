@@ -50,6 +50,12 @@ def test_what_a_sweeps_names_say_is_not_said_twice() -> None:
     assert "seed" in text_of(runs_table({"a/seed=0": (seeds[0], False), "b": (seeds[1], False)})).splitlines()[1]
 
 
+def test_a_setting_is_not_headed_as_a_result_is() -> None:
+    other = replace(FINISHED, experiment=replace(EXPERIMENT, data=Data(validation=7)))
+    head = text_of(runs_table({"a": (FINISHED, False), "b": (other, False)})).splitlines()[1]
+    assert [cell.strip() for cell in head.split("┃")[1:-1]] == ["run", "state", "data.validation", "validation", "test"]
+
+
 def test_a_narrow_table_has_of_each_run_what_tells_it_from_most() -> None:
     names = {"a": (FINISHED, False), "optimizer=adam": (BROKEN, False), "c": (FINISHED, True)}
     text = text_of(runs_table(names, narrow=True))
@@ -104,6 +110,13 @@ def test_the_figure_has_every_steps_loss_and_every_epochs() -> None:
     assert [*training.get_ydata()] == [record.train_loss for record in HISTORY]
     assert [*validation.get_ydata()] == [record.validation_loss for record in HISTORY]
     assert [*accuracy.lines[0].get_ydata()] == [60, 70, 80]
+
+
+def test_of_many_steps_each_point_is_the_mean_of_as_many() -> None:
+    losses = np.tile(np.float32([1, 3]), 285)
+    steps = run_figure(FINISHED, losses, "a").axes[0].lines[0]
+    assert steps.get_label() == "2 steps' mean"
+    np.testing.assert_array_equal(steps.get_ydata(), np.full(285, 2))
 
 
 def test_a_run_without_validation_has_one_curve() -> None:

@@ -6,9 +6,9 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxmlp import Dataset, Experiment, Network, Optimizer
+from jaxmlp import Dataset, Experiment, Network, Optimizer, Schedule
 from jaxmlp.training.records import Result
-from jaxmlp.views.tables import device_table, heading, result_table
+from jaxmlp.views.tables import device_table, heading, recipe, result_table
 
 RESULT = Result(0.9469, 0.085, 0.9432, 0.089, 30, 13_002, 3.2, 75.0)
 
@@ -41,6 +41,13 @@ def test_the_heading_says_what_is_trained_on_what(digits: Dataset) -> None:
     text = heading(Experiment(Network((20, 8, 3)), optimizer=optimizer), digits, jax.devices()[0])
     assert "\nsgd, learning_rate 0.5, momentum 0.9, max_norm 2, batches of 32\n" in text
     assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters" in text
+
+
+def test_the_heading_leaves_out_what_nothing_comes_of() -> None:
+    constant = Schedule(factor=0.5, end=0.5)
+    assert recipe(Experiment(Network((20, 8, 3)), schedule=constant)) == "sgd, learning_rate 1, batches of 32"
+    step = replace(constant, name="step")
+    assert recipe(Experiment(Network((20, 8, 3)), schedule=step)).endswith("; step, factor 0.5")
 
 
 def test_the_device_table_says_which_one_a_run_uses() -> None:
