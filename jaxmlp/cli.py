@@ -7,7 +7,7 @@ import gc
 import io
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for terminals and pipes that know few characters
     gc.disable()  # until `started`
+    sys.unraisablehook = unless_closed(sys.unraisablehook)
     try:
         given = parser().parse_args(arguments)
         status: int = given.run(given, interrupts)
@@ -144,6 +145,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         gc.enable()
     return status
+
+
+def unless_closed(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """`hook`, but for a closed event loop: where a file of a checkpoint can't be written, Orbax closes the loop of all.
+
+    Another that is written a moment later has Python print a traceback of it, before the error's own line.
+    """
+
+    def filtered(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            hook(found)
+
+    return filtered
 
 
 def started() -> None:

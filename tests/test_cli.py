@@ -300,6 +300,21 @@ def test_what_a_person_can_get_wrong_is_one_clear_line(arguments: list[str], mes
     assert not (place / "runs").exists()
 
 
+def test_what_comes_to_a_closed_event_loop_leaves_no_traceback() -> None:
+    code = """
+from jaxmlp.cli import main
+class Late:
+    def __init__(self, said): self.said = said
+    def __del__(self): raise RuntimeError(self.said)
+main(["devices"])
+late = Late("Event loop is closed"), Late("another fault")
+del late
+"""
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "another fault" in end.stderr
+    assert "Event loop is closed" not in end.stderr
+
+
 def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:
     wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
     end = jaxmlp_command(place, "train", "small.py", *wild)
