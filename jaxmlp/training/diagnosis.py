@@ -269,8 +269,10 @@ def rate_too_high(figures: Figures) -> str | None:
 
 
 def killed_units(figures: Figures) -> tuple[int, float] | None:
-    """The hidden layer (1, 2, ...) that has lost most units since the first step, from a tenth on, and how many in
-    per cent of it are dead in the last epoch. Some of relu's may be from the start, on inputs of one sign."""
+    """The hidden layer (1, 2, ...) that has lost most units since the first step, a tenth or more, and its dead ones.
+
+    They are those of the last epoch, in per cent. Some of relu's are dead from the start, on inputs of one sign.
+    """
     dead, begun = figures.per_epoch("dead_units"), figures.per_step("dead_units")
     if dead is None or begun is None or not dead.size or not (dead[-1] - begun[0]).max() > 0.1:
         return None
