@@ -4,7 +4,7 @@
 
 Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition" (1998), figure 9: 3.05
 % of the test images wrong, on a squared error. Here the cost is the cross-entropy, and the learning rate falls to 0.
-Expected: 2.10 % of the test images wrong, as the mean of seeds 0 to 4, in about 50 s on 2 CPU cores, beside other work.
+Expected: 2.10 % of the test images wrong, as the mean of seeds 0 to 4, in about 28 s on 2 CPU cores.
 The learning rate was chosen on validation examples, of seeds that the figures above don't use.
 """
 
