@@ -133,3 +133,6 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
 }
 
 assert tuple(ACTIVATIONS) == get_args(ActivationName)
+
+RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "scaled_tanh": (-TANH_SCALE, TANH_SCALE)}
+"""Beyond which no output comes."""

@@ -14,6 +14,7 @@ size; the two Jacobians cancel and leave `D^L = a^L - y` (for softmax: where eac
 At the kink of the absolute error, a = y, the derivative here is 0, the middle of what is possible; JAX's may differ.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -106,6 +107,9 @@ FUSED: dict[str, tuple[ActivationName, OutputLoss]] = {
 }
 
 assert (*LOSSES, *FUSED) == get_args(LossName)
+
+BOUNDED = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
+"""Losses that sink without end where targets lie outside."""
 
 
 def output_loss(output: ActivationName, loss: LossName) -> OutputLoss:

@@ -14,6 +14,10 @@ from jaxmlp.errors import DataError, LabelError
 Numbers: TypeAlias = NDArray[Any]
 
 
+NUMBERED = "; classes as numbers from 0, alike in both sets"
+"""What to make of labels that are words."""
+
+
 class Examples(NamedTuple):
     """N labelled examples: a pytree.
 
@@ -128,8 +132,7 @@ def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None
         targets = targets[:, 0]
     for array, what in ((inputs, "inputs"), (targets, "targets")):
         if array.dtype.kind not in "uifb":
-            words = what == "targets" and array.dtype.kind in "USTO"
-            numbered = "; classes as numbers from 0, alike in both sets" * words
+            numbered = NUMBERED * (what == "targets" and array.dtype.kind in "USTO")
             raise DataError(f"{where}: {what} have type {array.dtype}: expected real numbers{numbered}")
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):

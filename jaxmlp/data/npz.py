@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmlp.data.dataset import Dataset, Numbers
+from jaxmlp.data.dataset import NUMBERED, Dataset, Numbers
 from jaxmlp.errors import DataError
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -47,8 +47,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[Numbers]:
                     if "allow_pickle" not in str(error):
                         raise
                     raise DataError(
-                        f"{path}: {name} has type object, as pandas' strings have: expected numbers; "
-                        "classes as numbers from 0, alike in both sets"
+                        f"{path}: {name} has type object, as pandas' strings have: expected numbers{NUMBERED}"
                     ) from error
                 if not isinstance(array, np.ndarray):  # a member that isn't in NumPy's format comes back as bytes
                     raise DataError(f"{path}: {name} is not an array in NumPy's format: expected one")

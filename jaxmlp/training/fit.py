@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmlp.activations import TANH_SCALE
+from jaxmlp.activations import RANGES
 from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split_indices
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DataError, DivergedError, ExperimentError, LabelError, OutOfMemoryError, StoppedError
+from jaxmlp.losses import BOUNDED
 from jaxmlp.network import Params
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
@@ -120,10 +121,6 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             )
 
 
-RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "scaled_tanh": (-TANH_SCALE, TANH_SCALE)}
-"""Of activations, beyond which no output comes."""
-BOUNDED = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
-"""Losses that sink without end where targets lie outside."""
 ROUNDING = 1e-5
 """Of probabilities in float32."""
 DARK = 64

@@ -149,7 +149,7 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
     """The losses step by step and epoch by epoch, and where it was measured, the validation examples' accuracy."""
     known = {r.epoch: 100 * r.validation_accuracy for r in kept.history if r.validation_accuracy is not None}
     figure = Figure(figsize=(12 if known else 7, 3.8), layout="constrained")
-    loss, *others = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
+    loss = figure.add_subplot(1, 2 if known else 1, 1)
     figure.suptitle(title, parse_math=False)
     epochs = [record.epoch for record in kept.history]
     if losses.size:
@@ -162,7 +162,8 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
         loss.plot(epochs, values, marker="o", ms=3, label=name)
     loss.set(xlabel="epoch", ylabel="loss", yscale="log", xlim=(0, None))
     loss.legend()
-    for accuracy in others:
+    if known:
+        accuracy = figure.add_subplot(1, 2, 2)
         accuracy.plot([*known], [*known.values()], marker="o", ms=3, label="validation")
         if kept.result is not None and kept.result.test_accuracy is not None:
             accuracy.axhline(100 * kept.result.test_accuracy, ls="--", color="0.4", label="test, at the end")
