@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from numpy.typing import NDArray
 
-from jaxmlp.backprop import value_and_backprop
+from jaxmlp.backprop import is_long, value_and_backprop
 from jaxmlp.data.dataset import Examples, as_inputs
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
@@ -120,17 +120,9 @@ def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, 
     return Batch(as_inputs(inputs), targets, weights)
 
 
-LONG = 4
-"""How many times as long as wide a matrix is that is held transposed."""
-
-
 def flip(tree: Tree) -> Tree:
     """The long matrices of a pytree transposed: its own inverse. See `make_step`."""
-
-    def is_long(leaf: Any) -> bool:
-        return leaf.ndim == 2 and bool(max(leaf.shape) >= LONG * min(leaf.shape))
-
-    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if is_long(leaf) else leaf, tree)
+    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if is_long(leaf.shape) else leaf, tree)
     return flipped
 
 
