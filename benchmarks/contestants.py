@@ -59,28 +59,26 @@ def scaled() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def jaxmlp(task: Task, gradient: str) -> Trainer:
-    """This package, by its compiled epoch."""
-    import jax
-
+    """This package, by the epochs that `jaxmlp.fit` trains."""
     import jaxmlp
     from jaxmlp.data.dataset import on_device
-    from jaxmlp.training.epoch import Recipe, evaluate, initial_state, order_of, train_epoch
-    from jaxmlp.training.optimizers import make
+    from jaxmlp.training.epoch import evaluate, initial_state
+    from jaxmlp.training.fit import NONE, Training
 
     dataset = jaxmlp.load_data("mnist")
     names = ("relu", "softmax", "cross_entropy") if task.relu else ("sigmoid", "sigmoid", "squared_error")
     network = jaxmlp.Network(task.sizes, *names)
-    experiment = jaxmlp.Experiment(network, optimizer=jaxmlp.Optimizer("sgd", task.rate))
-    recipe = Recipe(network, make(experiment.optimizer), gradient)
-    state, examples, test = initial_state(experiment), on_device(dataset.train), None
-    if task.examples < dataset.train.size:
-        examples = on_device(dataset.train.take(slice(task.examples)))
+    train = jaxmlp.Train(epochs=10**9, batch_size=task.batch, gradient=gradient)
+    experiment = jaxmlp.Experiment(network, optimizer=jaxmlp.Optimizer("sgd", task.rate), train=train)
+    state, test, done = initial_state(experiment), None, 0
+    examples = dataset.train.take(slice(task.examples))
+    training = Training(experiment, examples, state.params, np.arange(task.examples), None, dataset.shape)
 
-    def epoch(turn: int) -> None:
-        nonlocal state
-        order = jax.device_put(order_of(0, turn, task.examples, task.batch))
-        state, losses, _ = train_epoch(state, examples, order, recipe=recipe)
-        jax.block_until_ready(losses)
+    def epoch(turn: int) -> None:  # one after the other, whatever the turn, as each is put in order during the last
+        nonlocal state, done
+        done += 1
+        for part in training.epoch(state, done, NONE):
+            state = part.state
 
     def accuracy() -> float:
         nonlocal test

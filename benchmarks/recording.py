@@ -20,9 +20,10 @@ from benchmarks.compare import processor
 from benchmarks.sick_runs import LESSON
 from jaxmlp import Optimizer, Record
 from jaxmlp.data.dataset import Examples, on_device
+from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.config import QuantityName
 from jaxmlp.training.diagnosis import ADVISED
-from jaxmlp.training.epoch import Part, Recipe, TrainState, order_of, train_epoch
+from jaxmlp.training.epoch import Part, Recipe, TrainState, train_epoch
 from jaxmlp.training.optimizers import make
 from jaxmlp.training.recording import record_epoch
 
@@ -38,10 +39,10 @@ def contestant(record: Record | None, examples: Examples) -> Callable[[int], flo
         order = jax.device_put(order_of(0, turn, examples.size, 32))
         begun = time.perf_counter()
         if record is None:
-            state, cost, _ = train_epoch(state, examples, order, recipe=recipe)
+            state, cost, _ = train_epoch(state, in_order(examples, order), examples.size, recipe=recipe)
         else:
             state, cost, recorded = record_epoch(
-                state, start, examples, order, Part.of(0, len(order), 0, 0), recipe=recipe, record=record
+                state, start, examples, order, Part.of(0, len(order), 0, 0, examples.size), recipe=recipe, record=record
             )
             jax.device_get(recorded)
         cost.block_until_ready()

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxmlp.activations import ACTIVATIONS
@@ -99,7 +100,7 @@ def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "
     return tuple(Layer(product(A, D), jnp.sum(D, axis=0)) for A, D in zip(inputs, deltas, strict=True))
 
 
-def product(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
+def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed."""
     return (transposed(D) @ A).T if is_long((A.shape[1], D.shape[1])) else transposed(A) @ D
 
@@ -117,15 +118,15 @@ SMALL = 1024
 """Numbers of a matrix that is transposed in memory for a product."""
 
 
-def transposed(matrix: Float[Array, "m n"]) -> Float[Array, "n m"]:
+def transposed(matrix: Float[Array | np.ndarray, "m n"]) -> Float[Array, "n m"]:
     """The matrix's transpose, of a small one as an array of its own.
 
     XLA would have the product read the matrix across its rows. For a small one its transpose and a plain product take
     a CPU less: 0.85 of a step's time in batches of 10 (docs/speed.md). `jax.grad` has no way to ask for that.
     """
     if matrix.size > SMALL:
-        return matrix.T
-    own: Array = jax.lax.optimization_barrier(matrix.T)  # type: ignore[no-untyped-call]
+        return jnp.transpose(matrix)
+    own: Array = jax.lax.optimization_barrier(jnp.transpose(matrix))  # type: ignore[no-untyped-call]
     return own
 
 

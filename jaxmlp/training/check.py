@@ -14,8 +14,9 @@ from jaxmlp.data.dataset import Dataset, on_device
 from jaxmlp.gradcheck.check import GradientCheck
 from jaxmlp.gradcheck.report import GradientReport
 from jaxmlp.network import Params, loss
+from jaxmlp.training.batches import fill_weights, gather, in_order, order_of
 from jaxmlp.training.config import Experiment
-from jaxmlp.training.epoch import Recipe, fill_weights, initial_state, key_of, order_of, prepared, train_epoch
+from jaxmlp.training.epoch import Recipe, initial_state, key_of, prepared, train_epoch
 from jaxmlp.training.fit import divided, ignore
 
 Tree = TypeVar("Tree")
@@ -72,7 +73,8 @@ def check_experiment(
 
     def check_both(when: str, params: Params, row: int) -> None:
         drawing = key_of(seed, number) if recipe.draws else None
-        batch, key = prepared(examples, rows[row], fill_weights(count, rows.shape)[row], drawing, recipe)
+        batch = gather(examples, rows[row], fill_weights(count, rows.shape)[row])
+        batch, key = prepared(batch, drawing, recipe)
         for dtype in (jnp.float32, jnp.float64):
             starting(f"checking {when}, {jnp.dtype(dtype).name}")
             with jax.enable_x64(dtype == jnp.float64):
@@ -83,7 +85,7 @@ def check_experiment(
 
     check_both("at initialisation", state.params, 0)
     starting("training an epoch")
-    state, _, _ = train_epoch(state, examples, order, recipe=recipe, seed=train.seed)
+    state, _, _ = train_epoch(state, in_order(examples, order), count, recipe=recipe, seed=train.seed)
     check_both("after an epoch", state.params, -1)
     return tuple(done)
 

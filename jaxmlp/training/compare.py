@@ -10,22 +10,21 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxmlp.data.dataset import Dataset, Examples, on_device
 from jaxmlp.errors import ExperimentError
+from jaxmlp.training.batches import converted, fill_weights, in_order, order_of
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import (
     Part,
     Recipe,
     TrainState,
-    fill_weights,
     flip,
     initial_state,
     key_of,
     make_step,
     mean_loss,
-    order_of,
     train_epoch,
 )
 from jaxmlp.training.fit import divided, ignore, refuse_divergence, scores
@@ -63,26 +62,25 @@ Both: TypeAlias = tuple[TrainState, TrainState]
 def drift_of_epoch(
     manual: TrainState,
     auto: TrainState,
-    examples: Examples,
-    order: Int[Array, "steps batch_size"],
+    batches: Examples,
     part: Part,
     *,
     recipe: Recipe,
 ) -> Float[Array, "steps leaves"]:
     """Both trained through an epoch in lockstep: the distance of their parameters after every step."""
-    steps = make_step(examples, recipe), make_step(examples, replace(recipe, gradient="auto"))
+    steps, shape = (make_step(recipe), make_step(replace(recipe, gradient="auto"))), batches.inputs.shape[:2]
 
-    def both(states: Both, at: tuple[Array, Array, Array]) -> tuple[Both, Array]:
-        indices, weights, number = at
+    def both(states: Both, at: tuple[Examples, Array, Array]) -> tuple[Both, Array]:
+        examples, weights, number = at
         key = key_of(part.seed, number) if recipe.draws else None
-        states = steps[0](states[0], indices, weights, key)[0], steps[1](states[1], indices, weights, key)[0]
+        batch = converted(examples, weights)
+        states = steps[0](states[0], batch, key)[0], steps[1](states[1], batch, key)[0]
         ours, theirs = (jax.tree.leaves(state.params) for state in states)
         apart = [distance(p, q) for p, q in zip(ours, theirs, strict=True)]
         return states, jnp.stack(apart)
 
-    numbers = part.number + jnp.arange(order.shape[0], dtype=jnp.uint32)
-    weights = fill_weights(examples.inputs.shape[0], order.shape)
-    _, drift = jax.lax.scan(both, (flip(manual), flip(auto)), (order, weights, numbers))
+    numbers = part.number + jnp.arange(shape[0], dtype=jnp.uint32)
+    _, drift = jax.lax.scan(both, (flip(manual), flip(auto)), (batches, fill_weights(part.total, shape), numbers))
     return drift
 
 
@@ -98,26 +96,27 @@ TURNS, STEPS = 15, 200
 def step_times(
     manual: TrainState,
     auto: TrainState,
-    examples: Examples,
-    order: Int[Array, "steps batch_size"],
+    batches: Examples,
+    count: int,
     *,
     recipe: Recipe,
 ) -> Float[np.ndarray, "turns 2"]:
     """The mean time of a step in seconds, of each in turn, TURNS times: so many, however few epochs there were.
 
-    A turn trains through the first STEPS batches of `order`, or all where it has fewer. One turn more comes
+    A turn trains through the first STEPS batches, or all where there are fewer. One turn more comes
     before them, untimed, and holds the compilation. The two take turns so that a slower minute of the machine slows
     both, and their ratio is to be taken turn by turn.
     """
-    order, seconds = order[:STEPS], []
+    batches, seconds = Examples(*(array[:STEPS] for array in batches)), []
+    steps = batches.inputs.shape[0]
     for _ in range(1 + TURNS):
         state: TrainState
         gradient: Literal["manual", "auto"]
         for gradient, state in (("manual", manual), ("auto", auto)):
             begun = time.perf_counter()
-            trained = train_epoch(state, examples, order, recipe=replace(recipe, gradient=gradient))
+            trained = train_epoch(state, batches, count, recipe=replace(recipe, gradient=gradient))
             trained.losses.block_until_ready()
-            seconds.append((time.perf_counter() - begun) / order.shape[0])
+            seconds.append((time.perf_counter() - begun) / steps)
     return np.reshape(seconds, (-1, 2))[1:]
 
 
@@ -144,16 +143,17 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
 
     pairs, drifts = [], []
     for epoch in range(1, train.epochs + 1):
-        order = jax.device_put(order_of(train.seed, epoch, count, min(train.batch_size, count)))
-        part = Part.of(0, len(order), train.seed, len(order) * (epoch - 1))
-        drift = drift_of_epoch(**states, examples=examples, order=order, part=part, recipe=recipe)
+        order = order_of(train.seed, epoch, count, min(train.batch_size, count))
+        batches = in_order(examples, jax.device_put(order))
+        part = Part.of(0, len(order), train.seed, len(order) * (epoch - 1), count)
+        drift = drift_of_epoch(**states, batches=batches, part=part, recipe=recipe)
         drifts.append(jax.device_get(drift))
         losses, accuracies = [], []
         for gradient in ("manual", "auto"):
             states[gradient], found, _ = train_epoch(
                 states[gradient],
-                examples,
-                order,
+                batches,
+                count,
                 recipe=replace(recipe, gradient=gradient),
                 seed=train.seed,
                 epoch=epoch,
@@ -171,5 +171,5 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
         )
         report(pairs[-1])
     leaves = tuple(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(states["auto"].params))
-    seconds = step_times(**states, examples=examples, order=order, recipe=recipe)
+    seconds = step_times(**states, batches=batches, count=count, recipe=recipe)
     return Comparison(tuple(pairs), leaves, np.concatenate(drifts), seconds)

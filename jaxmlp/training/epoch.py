@@ -1,6 +1,5 @@
 """The compiled epoch: one program that scans over all mini-batches; and the compiled evaluation."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from numpy.typing import NDArray
 
 from jaxmlp.backprop import is_long, value_and_backprop
-from jaxmlp.data.dataset import Examples, as_inputs
+from jaxmlp.data.dataset import Examples
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
 from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
+from jaxmlp.training.batches import converted, fill_weights, filled, gather
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
 
@@ -25,7 +25,6 @@ GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
 
 Tree = TypeVar("Tree")
 Outputs = TypeVar("Outputs", Array, NDArray[Any])
-Order = TypeVar("Order", Array, NDArray[Any])
 
 
 class TrainState(NamedTuple):
@@ -84,42 +83,6 @@ def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.Gradie
     return TrainState(params, optimizer.init(params))
 
 
-def order_of(seed: int, epoch: int, count: int, batch_size: int) -> Int[np.ndarray, "steps batch_size"]:
-    """The indices of epoch `epoch`'s mini-batches: a function of its arguments alone, so that nothing need be saved.
-
-    Every example occurs once. The last batch is filled up with index 0; `masks` gives the fill the weight 0.
-    NumPy's shuffle, since `jax.random.permutation` takes ten times longer on a CPU.
-
-    >>> order_of(seed=0, epoch=1, count=5, batch_size=2)
-    array([[1, 4],
-           [3, 0],
-           [2, 0]], dtype=int32)
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-    return filled(order, batch_size)
-
-
-def filled(order: Order, batch_size: int) -> Order:
-    """`order` in rows of `batch_size`, the last one filled up with index 0: JAX's array or NumPy's."""
-    fill = -order.size % batch_size
-    pad = jnp.pad if isinstance(order, jax.Array) else np.pad
-    return pad(order, (0, fill)).reshape(-1, batch_size)
-
-
-def fill_weights(count: int, shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
-    """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
-    return (jnp.arange(math.prod(shape)) < count).astype(jnp.float32).reshape(shape)
-
-
-def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, " B"]) -> Batch:
-    """The mini-batch at `indices`, converted to what the network sees.
-
-    The indices are known to lie inside: JAX's default index mode would check each row, five times slower on a CPU.
-    """
-    inputs, targets = (jnp.asarray(array).at[indices].get(mode="promise_in_bounds") for array in examples)
-    return Batch(as_inputs(inputs), targets, weights)
-
-
 def flip(tree: Tree) -> Tree:
     """The long matrices of a pytree transposed: its own inverse. See `make_step`."""
     flipped: Tree = jax.tree.map(lambda leaf: leaf.T if is_long(leaf.shape) else leaf, tree)
@@ -134,15 +97,8 @@ def key_of(seed: UInt32[Array, ""], number: UInt32[Array, ""]) -> Key[Array, ""]
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**32 - 2), number)
 
 
-def prepared(
-    examples: Examples,
-    indices: Int[Array, " B"],
-    weights: Float[Array, " B"],
-    key: Key[Array, ""] | None,
-    recipe: Recipe,
-) -> tuple[Batch, Key[Array, ""] | None]:
+def prepared(batch: Batch, key: Key[Array, ""] | None, recipe: Recipe) -> tuple[Batch, Key[Array, ""] | None]:
     """The examples that a step trains on, distorted where the recipe says so, and the key for dropout."""
-    batch = gather(examples, indices, weights)
     if key is None or not recipe.draws:
         return batch, None
     dropping, distorting = jax.random.split(key)
@@ -172,11 +128,11 @@ def limited(params: Params, most: float) -> Params:
     )
 
 
-Step: TypeAlias = Callable[[TrainState, Array, Array, Any], tuple[TrainState, Array]]
+Step: TypeAlias = Callable[[TrainState, Batch, Any], tuple[TrainState, Array]]
 
 
-def make_step(examples: Examples, recipe: Recipe) -> Step:
-    """A step of training: (state, indices, weights, key) to (state, the batch's mean loss).
+def make_step(recipe: Recipe) -> Step:
+    """A step of training: (state, batch, key) to (state, the batch's mean loss).
 
     The state is flipped: long matrices are held transposed, (n_out, n_in), so that XLA computes a kernel's gradient as
     D^T A. On a CPU that takes 0.6 of the time of A^T D where the layer has many more inputs than outputs, but longer
@@ -184,8 +140,8 @@ def make_step(examples: Examples, recipe: Recipe) -> Step:
     """
     value_and_gradient = GRADIENTS[recipe.gradient]
 
-    def step(state: TrainState, indices: Array, weights: Array, key: Any) -> tuple[TrainState, Array]:
-        batch, dropping = prepared(examples, indices, weights, key, recipe)
+    def step(state: TrainState, batch: Batch, key: Any) -> tuple[TrainState, Array]:
+        batch, dropping = prepared(batch, key, recipe)
         cost, gradient = value_and_gradient(flip(state.params), batch, recipe.network, dropping)
         return updated(state, flip(gradient), recipe), cost
 
@@ -203,7 +159,7 @@ class Trained(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Which steps of an epoch are trained, and what keys they draw with."""
+    """Which steps of an epoch are trained, what keys they draw with, and how many examples the epoch has."""
 
     first: Int[Array, ""]
     end: Int[Array, ""]
@@ -211,11 +167,13 @@ class Part(NamedTuple):
     seed: UInt32[Array, ""]
     number: UInt32[Array, ""]
     """Steps before the epoch, of the whole run."""
+    total: Int[Array, ""]
+    """Of the epoch's places the first so many are examples', the rest are fill."""
 
     @staticmethod
-    def of(first: int, end: int, seed: int, number: int) -> "Part":
+    def of(first: int, end: int, seed: int, number: int, total: int) -> "Part":
         """On the device."""
-        numbers = np.int32(first), np.int32(end), np.uint32(seed), np.uint32(number)
+        numbers = np.int32(first), np.int32(end), np.uint32(seed), np.uint32(number), np.int32(total)
         return Part(*jax.device_put(numbers))
 
 
@@ -223,24 +181,22 @@ class Part(NamedTuple):
 def train_steps(
     state: TrainState,
     losses: Float[Array, " steps"],
-    examples: Examples,
-    order: Int[Array, "steps batch_size"],
+    batches: Examples,
     part: Part,
     *,
     recipe: Recipe,
 ) -> Trained:
-    """A part of an epoch, one step a row of `order`.
+    """A part of an epoch, one step a batch of `batches`, inputs of shape (n, batch_size, n_0), from `part.first` on.
 
     All parts are the same program, so that an epoch is the same bit for bit, whole or in parts.
     """
-    step = make_step(examples, recipe)
-    count, batch_size = examples.inputs.shape[0], order.shape[1]
+    step, batch_size = make_step(recipe), batches.inputs.shape[1]
 
     def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        weights = (i * batch_size + jnp.arange(batch_size, dtype=jnp.int32) < count).astype(jnp.float32)
-        indices = jax.lax.dynamic_index_in_dim(order, i, keepdims=False)
+        weights = (i * batch_size + jnp.arange(batch_size, dtype=jnp.int32) < part.total).astype(jnp.float32)
+        examples: Any = (jax.lax.dynamic_index_in_dim(array, i - part.first, keepdims=False) for array in batches)
         key = key_of(part.seed, part.number + i.astype(jnp.uint32)) if recipe.draws else None
-        state, loss = step(trained[0], indices, weights, key)
+        state, loss = step(trained[0], converted(Examples(*examples), weights), key)
         return state, jax.lax.dynamic_update_index_in_dim(trained[1], loss.astype(jnp.float32), i, 0)
 
     state, losses = jax.lax.fori_loop(part.first, part.end, at, (flip(state), losses))
@@ -249,18 +205,12 @@ def train_steps(
 
 
 def train_epoch(
-    state: TrainState,
-    examples: Examples,
-    order: Int[Array, "steps batch_size"],
-    *,
-    recipe: Recipe,
-    seed: int = 0,
-    epoch: int = 1,
+    state: TrainState, batches: Examples, count: int, *, recipe: Recipe, seed: int = 0, epoch: int = 1
 ) -> Trained:
-    """A whole epoch by `train_steps`; what it draws is a function of the seed and the epoch."""
-    steps = order.shape[0]
-    losses, part = jax.device_put(np.zeros(steps, np.float32)), Part.of(0, steps, seed, (epoch - 1) * steps)
-    trained: Trained = train_steps(state, losses, examples, order, part, recipe=recipe)
+    """A whole epoch of `count` examples by `train_steps`; what it draws is a function of the seed and the epoch."""
+    steps = batches.inputs.shape[0]
+    losses, part = jax.device_put(np.zeros(steps, np.float32)), Part.of(0, steps, seed, (epoch - 1) * steps, count)
+    trained: Trained = train_steps(state, losses, batches, part, recipe=recipe)
     return trained
 
 

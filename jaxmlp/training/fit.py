@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from os import PathLike
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,6 +20,7 @@ from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DataError, DivergedError, ExperimentError, LabelError, OutOfMemoryError, StoppedError
 from jaxmlp.losses import BOUNDED
 from jaxmlp.network import Params
+from jaxmlp.training.batches import Feed, converted, order_of
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import (
@@ -30,7 +32,6 @@ from jaxmlp.training.epoch import (
     initial_state,
     key_of,
     mean_loss,
-    order_of,
     prepared,
     train_steps,
 )
@@ -291,7 +292,7 @@ def trained(
     """`fit`, from where the folder stands; `started` is when it was called."""
     dataset, held_out, indices, scale = data
     start = initial_state(experiment)
-    training = Training(experiment, on_device(dataset.train), start.params, indices, private, dataset.shape)
+    training = Training(experiment, dataset.train, start.params, indices, private, dataset.shape)
     validation = on_device(held_out)
 
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
@@ -389,6 +390,15 @@ class Reached(NamedTuple):
     recording: Recording | None = None
 
 
+class Ahead(NamedTuple):
+    """The part of an epoch that is to be trained next, put in order."""
+
+    epoch: int
+    first: int
+    end: int
+    batches: Examples
+
+
 class Training:
     """An experiment's epochs, of whatever kind."""
 
@@ -409,6 +419,18 @@ class Training:
         self.recipe = Recipe.of(experiment, shape, self.steps)
         self.portion = FIRST_PORTION
         """Steps to hand to the device at a time: soon, about a second's worth."""
+        self.ahead: Ahead | None = None
+        """What is ready."""
+
+    @cached_property
+    def placed(self) -> Examples:
+        """The examples on the device, for those kinds of epochs that gather each batch there."""
+        return on_device(self.examples)
+
+    @cached_property
+    def feed(self) -> Feed:
+        """For the others."""
+        return Feed(self.examples, self.experiment.train.seed, self.batch_size)
 
     @property
     def steps(self) -> int:
@@ -436,17 +458,16 @@ class Training:
         """
         record = self.experiment.record
         if self.private is not None:
-            state, cost = self.private.epoch(state, self.examples, epoch, self.recipe)
+            state, cost = self.private.epoch(state, self.placed, epoch, self.recipe)
             yield Reached(state, NONE, float(jax.device_get(cost)))
             return
-        order = order_of(self.experiment.train.seed, epoch, self.count, self.batch_size)
-        placed = jax.device_put(order)
         if record.quantities:
+            order = order_of(self.experiment.train.seed, epoch, self.count, self.batch_size)
             state, cost, found = record_epoch(
                 state,
                 self.start,
-                self.examples,
-                placed,
+                self.placed,
+                jax.device_put(order),
                 self.part(epoch, 0, self.steps),
                 recipe=self.recipe,
                 record=record,
@@ -457,22 +478,34 @@ class Training:
         met = jax.device_put(np.concatenate([losses, np.zeros(self.steps - losses.size, np.float32)]))
         first = losses.size
         while first < self.steps:
-            last, begun = min(self.steps, first + self.portion), time.perf_counter()
-            before, (state, met, sound) = state, self.train(state, met, placed, self.part(epoch, first, last))
+            begun = time.perf_counter()
+            batches, last = self.ready(epoch, first)
+            before, (state, met, sound) = state, self.train(state, met, batches, epoch, first, last)
+            if last < self.steps:  # while the device trains
+                self.ready(epoch, last)
+            elif epoch < self.experiment.train.epochs:
+                self.ready(epoch + 1, 0)
             means = jax.device_get(met)[:last]
             if not self.is_sound(sound, means[first:]):
-                raise self.fault(before, epoch, order, placed, first, last)
+                raise self.fault(before, epoch, first, last)
             self.portion = max(1, min(4 * self.portion, int((last - first) / (time.perf_counter() - begun))))
             first = last
             yield Reached(state, means.copy(), self.mean(means) if last == self.steps else None)
 
+    def ready(self, epoch: int, first: int) -> tuple[Examples, int]:
+        """The batches of the epoch's next part, which begins with step `first`, in order; and where it ends."""
+        if self.ahead is None or self.ahead[:2] != (epoch, first):
+            end = min(self.steps, first + self.portion, first + self.feed.most)
+            self.ahead = Ahead(epoch, first, end, self.feed(epoch, first, end))
+        return self.ahead.batches, self.ahead.end
+
     def part(self, epoch: int, first: int, last: int) -> Part:
-        return Part.of(first, last, self.experiment.train.seed, (epoch - 1) * self.steps)
+        return Part.of(first, last, self.experiment.train.seed, (epoch - 1) * self.steps, self.count)
 
     def train(
-        self, state: TrainState, losses: Float[Array, " steps"], order: Int[Array, "steps B"], part: Part
+        self, state: TrainState, losses: Float[Array, " steps"], batches: Examples, epoch: int, first: int, end: int
     ) -> Trained:
-        trained: Trained = train_steps(state, losses, self.examples, order, part, recipe=self.recipe)
+        trained: Trained = train_steps(state, losses, batches, self.part(epoch, first, end), recipe=self.recipe)
         return trained
 
     def is_sound(self, state: Bool[Array, ""], losses: Float[np.ndarray, " some"]) -> bool:
@@ -487,28 +520,21 @@ class Training:
             return mean_loss(losses, self.count, self.batch_size)
         return float(losses[sound].mean(dtype=np.float64)) if sound.any() else math.nan
 
-    def fault(
-        self,
-        state: TrainState,
-        epoch: int,
-        order: Int[np.ndarray, "steps B"],
-        placed: Int[Array, "steps B"],
-        first: int,
-        last: int,
-    ) -> DivergedError:
+    def fault(self, state: TrainState, epoch: int, first: int, last: int) -> DivergedError:
         """What to say of steps that led from `state` to something not finite: they are trained again, one by one."""
         losses = jax.device_put(np.zeros(self.steps, np.float32))
         for step in range(first, last):
-            part = self.part(epoch, step, step + 1)
-            after = self.train(state, losses, placed, part)
+            batches = self.feed(epoch, step, step + 1)
+            after = self.train(state, losses, batches, epoch, step, step + 1)
             if not self.is_sound(after.sound, jax.device_get(after.losses)[step : step + 1]):
                 break
             state = after.state
-        met = order[step][: self.count - step * self.batch_size]
+        met = self.feed.order_of(epoch)[step][: self.count - step * self.batch_size]
         weights = (np.arange(self.batch_size) < met.size).astype(np.float32)
         number = jax.device_put(np.uint32((epoch - 1) * self.steps + step))
-        key = key_of(part.seed, number) if self.recipe.draws else None
-        batch, dropping = prepared(self.examples, placed[step], jax.device_put(weights), key, self.recipe)
+        key = key_of(self.part(epoch, step, step + 1).seed, number) if self.recipe.draws else None
+        batch = converted(Examples(*(array[0] for array in batches)), jax.device_put(weights))
+        batch, dropping = prepared(batch, key, self.recipe)
         what = first_fault(state.params, batch, after.state.params, self.experiment, dropping)
         named = " ".join(map(str, self.indices[met[:NAMED]])) + f" and {met.size - NAMED:,} more" * (met.size > NAMED)
         return DivergedError(

@@ -35,6 +35,7 @@ from jaxmlp.data.dataset import Examples
 from jaxmlp.errors import ExperimentError
 from jaxmlp.network import Params
 from jaxmlp.perexample import clipped_sum
+from jaxmlp.training.batches import gather
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import Recipe, TrainState, flip, key_of, prepared, updated
 
@@ -241,7 +242,7 @@ def train_private_epoch(
     def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:
         rows, mask, number = at
         drawing = key_of(amounts.seed, number) if recipe.draws else None
-        batch, dropping = prepared(examples, rows, mask, drawing, recipe)
+        batch, dropping = prepared(gather(examples, rows, mask), drawing, recipe)
         params = flip(state.params)
         trace = backpropagate(params, batch, recipe.network, dropping)
         key = noise_key(amounts.seed, number)

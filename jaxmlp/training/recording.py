@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int
 from jaxmlp.backprop import backpropagate, decayed, mean_gradient
 from jaxmlp.data.dataset import Examples
 from jaxmlp.network import Params, weighted_mean
+from jaxmlp.training.batches import fill_weights, gather
 from jaxmlp.training.config import Record
-from jaxmlp.training.epoch import Part, Recipe, TrainState, fill_weights, flip, key_of, prepared, updated
+from jaxmlp.training.epoch import Part, Recipe, TrainState, flip, key_of, prepared, updated
 from jaxmlp.training.instruments import OF_EXAMPLES, Step, measure, slopes
 
 
@@ -40,7 +41,7 @@ def record_epoch(
     ) -> tuple[TrainState, tuple[Array, dict[str, Array]]]:
         indices, weights, due, number = at
         key = key_of(part.seed, number) if recipe.draws else None
-        batch, dropping = prepared(examples, indices, weights, key, recipe)
+        batch, dropping = prepared(gather(examples, indices, weights), key, recipe)
         params = flip(state.params)
         trace = backpropagate(params, batch, network, dropping)
         gradient = flip(mean_gradient(trace))

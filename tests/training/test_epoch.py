@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
 from jaxmlp.data.dataset import Examples, on_device
+from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.epoch import (
     Part,
     Recipe,
@@ -20,7 +21,6 @@ from jaxmlp.training.epoch import (
     TrainState,
     evaluate,
     mean_loss,
-    order_of,
     train_epoch,
     train_steps,
 )
@@ -41,28 +41,13 @@ def one_epoch(
     optimizer = changes.get("optimizer", SGD)
     order = jax.device_put(order_of(0, 1, digits.train.size, batch_size))
     state = start(network, optimizer)
-    trained = train_epoch(state, on_device(digits.train), order, recipe=Recipe(network, optimizer, gradient))
+    batches, recipe = in_order(on_device(digits.train), order), Recipe(network, optimizer, gradient)
+    trained = train_epoch(state, batches, digits.train.size, recipe=recipe)
     assert bool(trained.sound)
     return trained.state, mean_loss(trained.losses, digits.train.size, batch_size)
 
 
 SGD = optax.sgd(0.5)
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 10**6), count=st.integers(1, 400), batch=st.integers(1, 500)
-)
-def test_every_example_occurs_once_an_epoch(seed: int, epoch: int, count: int, batch: int) -> None:
-    order = order_of(seed, epoch, count, batch)
-    assert order.shape == (-(-count // batch), batch)
-    assert sorted(order.ravel()[:count]) == list(range(count))
-    assert not order.ravel()[count:].any()
-    np.testing.assert_array_equal(order, order_of(seed, epoch, count, batch))
-
-
-def test_every_epoch_and_every_seed_has_its_own_order() -> None:
-    orders = [order_of(seed, epoch, 1000, 1000) for seed in range(3) for epoch in range(1, 4)]
-    assert len({order.tobytes() for order in orders}) == len(orders)
 
 
 def numpy_epoch(digits: Dataset, batch_size: int, rate: float) -> tuple[list[np.ndarray], float]:
@@ -132,8 +117,13 @@ def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) ->
     examples, state = on_device(digits.train), start(NETWORK, SGD)
     for epoch in range(1, 4):
         order = jax.device_put(order_of(0, epoch, 203, 50))
-        state, _, _ = train_epoch(state, examples, order, recipe=Recipe(NETWORK, SGD))
+        state, _, _ = train_epoch(state, in_order(examples, order), 203, recipe=Recipe(NETWORK, SGD))
     assert train_steps._cache_size() == 1
+
+
+def rolled(array: Any, by: int) -> Any:
+    """Row `by` comes first."""
+    return np.roll(array, -by, axis=0)
 
 
 @pytest.mark.usefixtures("optax_promotes")
@@ -143,20 +133,20 @@ def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) ->
 def test_an_epoch_is_the_same_bit_for_bit_whole_and_in_parts(
     digits: Dataset, optimizer: optax.GradientTransformation, cuts: set[int]
 ) -> None:
-    examples, order = on_device(digits.train), jax.device_put(order_of(0, 1, 203, 16))
+    batches = in_order(on_device(digits.train), jax.device_put(order_of(0, 1, 203, 16)))
     recipe = Recipe(NETWORK, optimizer)
-    whole = train_epoch(start(NETWORK, optimizer), examples, order, recipe=recipe)
+    whole = train_epoch(start(NETWORK, optimizer), batches, 203, recipe=recipe)
     state, losses = start(NETWORK, optimizer), jnp.zeros(13, jnp.float32)
     for first, last in itertools.pairwise([0, *sorted(cuts), 13]):
-        part = Part.of(first, last, seed=0, number=0)
-        state, losses, _ = train_steps(state, losses, examples, order, part, recipe=recipe)
+        part, rest = Part.of(first, last, seed=0, number=0, total=203), Examples(*(rolled(a, first) for a in batches))
+        state, losses, _ = train_steps(state, losses, rest, part, recipe=recipe)
     jax.tree.map(np.testing.assert_array_equal, (state, losses), (whole.state, whole.losses))
 
 
 def test_parameters_that_are_not_finite_are_noticed(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
     recipe = Recipe(Network((20, 6, 3), "relu", "identity"), optax.sgd(1e30))
-    trained: Trained = train_epoch(start(NETWORK, SGD), on_device(digits.train), order, recipe=recipe)
+    trained: Trained = train_epoch(start(NETWORK, SGD), in_order(on_device(digits.train), order), 203, recipe=recipe)
     assert not bool(trained.sound)
 
 
@@ -165,13 +155,12 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
     program = train_steps.lower(
         start(NETWORK, SGD),
         jnp.zeros(5, jnp.float32),
-        on_device(digits.train),
-        order,
-        Part.of(0, 5, seed=0, number=0),
+        in_order(on_device(digits.train), order),
+        Part.of(0, 5, seed=0, number=0, total=203),
         recipe=Recipe(NETWORK, SGD),
     ).as_text()
-    assert "203x20xui8" in program
-    assert "203x20xf32" not in program
+    assert "5x50x20xui8" in program
+    assert "5x50x20xf32" not in program
     assert "50x20xf32" in program
 
 
@@ -179,14 +168,13 @@ def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any
     """The program of an epoch of so many batches of 32, from shapes alone: as lowered, and as compiled."""
     network = Network(sizes)
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
-    inputs = jax.ShapeDtypeStruct((32 * steps, sizes[0]), np.uint8)
-    targets = jax.ShapeDtypeStruct((32 * steps,), np.int32)
+    inputs = jax.ShapeDtypeStruct((steps, 32, sizes[0]), np.uint8)
+    targets = jax.ShapeDtypeStruct((steps, 32), np.int32)
     lowered = train_steps.lower(
         TrainState(params, jax.eval_shape(SGD.init, params)),
         jax.ShapeDtypeStruct((steps,), np.float32),
         Examples(inputs, targets),
-        jax.ShapeDtypeStruct((steps, 32), np.int32),
-        jax.eval_shape(lambda: Part.of(0, 0, seed=0, number=0)),
+        jax.eval_shape(lambda: Part.of(0, 0, seed=0, number=0, total=0)),
         recipe=Recipe(network, SGD, gradient),
     )
     return lowered, lowered.compile()

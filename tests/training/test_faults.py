@@ -16,7 +16,8 @@ from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer,
 from jaxmlp.data.dataset import split_indices
 from jaxmlp.network import masks
 from jaxmlp.training import fit as fitting
-from jaxmlp.training.epoch import key_of, order_of
+from jaxmlp.training.batches import order_of
+from jaxmlp.training.epoch import key_of
 
 pytestmark = pytest.mark.own_precision  # training is in float32
 EXPERIMENT = Experiment(

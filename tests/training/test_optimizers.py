@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Data, Dataset, Experiment, ExperimentError, Layer, Network, Optimizer, Params, Train
-from jaxmlp.data.dataset import on_device
+from jaxmlp.data.dataset import Examples, on_device
+from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.config import Schedule
 from jaxmlp.training.epoch import (
     Part,
@@ -24,7 +25,6 @@ from jaxmlp.training.epoch import (
     flip,
     initial_state,
     limited,
-    order_of,
     train_epoch,
     train_steps,
     updated,
@@ -91,7 +91,8 @@ def test_every_optimizer_trains_as_in_a_plain_loop_of_optaxs(name: str, digits: 
     train = digits.train.take(slice(192))
     recipe, state = Recipe.of(experiment, digits.shape, 3), initial_state(experiment)
     order = order_of(0, 1, 192, 64)
-    trained = train_epoch(state, on_device(train), jax.device_put(order), recipe=recipe)
+    batches = in_order(on_device(train), jax.device_put(order))
+    trained = train_epoch(state, batches, 192, recipe=recipe)
     assert bool(trained.sound)
 
     plain, params = by_optax(name, **chosen), state.params
@@ -341,10 +342,11 @@ def test_units_incoming_weights_are_scaled_down_to_the_norm_and_small_ones_left_
 def test_the_norm_holds_after_every_step(sizes: tuple[int, ...], digits: Dataset) -> None:
     experiment = Experiment(Network(sizes), Data(validation=0), Optimizer("sgd", 5.0, max_norm=0.8))
     recipe, state = Recipe.of(experiment, digits.shape, 7), initial_state(experiment)
-    examples, order = on_device(digits.train), jax.device_put(order_of(0, 1, 203, 32))
+    batches = in_order(on_device(digits.train), jax.device_put(order_of(0, 1, 203, 32)))
     losses = jnp.zeros(7, jnp.float32)
     for first, last in itertools.pairwise(range(8)):
-        state, losses, _ = train_steps(state, losses, examples, order, Part.of(first, last, 0, 0), recipe=recipe)
+        rest, part = Examples(*(array[first:] for array in batches)), Part.of(first, last, 0, 0, 203)
+        state, losses, _ = train_steps(state, losses, rest, part, recipe=recipe)
         norms = [np.linalg.norm(layer.kernel, axis=0) for layer in state.params]
         assert all((norm <= 0.8 * (1 + 1e-6)).all() for norm in norms)
     assert any((norm > 0.8 * (1 - 1e-6)).any() for norm in norms)  # some reach it

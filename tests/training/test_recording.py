@@ -11,8 +11,9 @@ import pytest
 import jaxmlp
 from jaxmlp import Batch, Data, Dataset, Experiment, Network, Optimizer, Record, Train
 from jaxmlp.data.dataset import on_device, split_indices
+from jaxmlp.training.batches import order_of
 from jaxmlp.training.config import QuantityName
-from jaxmlp.training.epoch import initial_state, order_of
+from jaxmlp.training.epoch import initial_state
 from jaxmlp.training.instruments import OF_EXAMPLES
 from jaxmlp.training.recording import by_example, summary
 

@@ -1,0 +1,92 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxmlp
+from jaxmlp import Data, Dataset, Experiment, Network, Train
+from jaxmlp.data.dataset import Examples
+from jaxmlp.training import batches
+from jaxmlp.training.batches import Feed, order_of
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 10**6), count=st.integers(1, 400), batch=st.integers(1, 500)
+)
+def test_every_example_occurs_once_an_epoch(seed: int, epoch: int, count: int, batch: int) -> None:
+    order = order_of(seed, epoch, count, batch)
+    assert order.shape == (-(-count // batch), batch)
+    assert sorted(order.ravel()[:count]) == list(range(count))
+    assert not order.ravel()[count:].any()
+    np.testing.assert_array_equal(order, order_of(seed, epoch, count, batch))
+
+
+def test_every_epoch_and_every_seed_has_its_own_order() -> None:
+    orders = [order_of(seed, epoch, 1000, 1000) for seed in range(3) for epoch in range(1, 4)]
+    assert len({order.tobytes() for order in orders}) == len(orders)
+
+
+BYTES = 20 * 16
+"""Of a batch of 16 of the tests' digits."""
+
+
+@pytest.fixture(params=["on the host", "on an accelerator"])
+def feed(request: pytest.FixtureRequest, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    """Of batches of 16, five of them at a time."""
+    monkeypatch.setattr(batches, "AHEAD", 5 * BYTES + 1)
+    if request.param == "on an accelerator":
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    return Feed(digits.train, seed=3, batch_size=16)
+
+
+def expected(digits: Dataset, epoch: int, first: int, end: int) -> Examples:
+    order = order_of(3, epoch, 203, 16)[first:end]
+    return Examples(digits.train.inputs[order], digits.train.targets[order])
+
+
+def test_a_feed_gives_each_part_of_any_epoch_in_its_order(feed: Feed, digits: Dataset) -> None:
+    assert feed.most == 5
+    for epoch, (first, end) in itertools.product((1, 2, 1), [(0, 5), (5, 6), (8, 13), (12, 13)]):
+        for given_, wanted in zip(feed(epoch, first, end), expected(digits, epoch, first, end), strict=True):
+            assert given_.shape == (5, 16, *wanted.shape[2:])
+            np.testing.assert_array_equal(given_[: end - first], wanted)
+
+
+def test_what_a_feed_gives_holds_until_the_next_call_but_one(feed: Feed, digits: Dataset) -> None:
+    parts = [(1, 0, 5), (1, 5, 10), (1, 10, 13), (2, 0, 5)]
+    now = feed(*parts[0])
+    for part, following in itertools.pairwise(parts):
+        after = feed(*following)
+        for given_, wanted in zip(now, expected(digits, *part), strict=True):
+            np.testing.assert_array_equal(given_[: part[2] - part[1]], wanted)
+        now = after
+
+
+def test_jax_takes_a_feeds_buffers_as_they_are(digits: Dataset) -> None:
+    feed = Feed(digits.train, seed=3, batch_size=16)
+    given_ = feed(1, 0, 5)
+    for array, buffer in zip(given_, feed.buffers[0], strict=True):
+        assert array.unsafe_buffer_pointer() == buffer.ctypes.data
+
+
+@pytest.mark.parametrize(("ahead", "most"), [(0, 1), (BYTES - 1, 1), (BYTES, 1), (3 * BYTES, 3), (2**30, 13)])
+def test_a_feed_holds_no_more_than_it_may_but_one_batch_at_least(
+    ahead: int, most: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "AHEAD", ahead)
+    assert Feed(digits.train, seed=3, batch_size=16).most == most
+
+
+@pytest.mark.parametrize("validation", [0, 3])
+def test_a_run_is_the_same_bit_for_bit_however_little_is_put_in_order_at_a_time(
+    validation: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(Network((20, 6, 3)), Data(validation=validation), train=Train(epochs=3, batch_size=16))
+    whole = jaxmlp.fit(experiment, digits)
+    monkeypatch.setattr(batches, "AHEAD", 2 * BYTES)
+    little = jaxmlp.fit(experiment, digits)
+    jax.tree.map(np.testing.assert_array_equal, little.params, whole.params)
+    assert [record.train_loss for record in little.history] == [record.train_loss for record in whole.history]
