@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jaxmlp.data.dataset import Examples, as_inputs, empty, on_device
 from jaxmlp.network import Batch
+from jaxmlp.training.program import Program
 
 Order = TypeVar("Order", Array, NDArray[np.int32])
 
@@ -56,7 +57,7 @@ def rows(examples: Examples, indices: Int[Array, "*B"]) -> Examples:
     return Examples(*found)
 
 
-in_order = jax.jit(rows)
+in_order = Program(rows)
 """`rows`, compiled."""
 
 

@@ -28,6 +28,7 @@ from jaxmlp.training.epoch import (
     train_epoch,
 )
 from jaxmlp.training.fit import divided, ignore, refuse_divergence, scores
+from jaxmlp.training.program import Program
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Comparison:
 Both: TypeAlias = tuple[TrainState, TrainState]
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(Program, static_argnames="recipe")
 def drift_of_epoch(
     manual: TrainState,
     auto: TrainState,

@@ -20,6 +20,7 @@ from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate,
 from jaxmlp.training.batches import converted, fill_weights, filled, gather
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
+from jaxmlp.training.program import Program
 
 GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
 
@@ -76,8 +77,7 @@ def initial_state(experiment: Experiment) -> TrainState:
     return state
 
 
-# runs once: random draws take long to optimize, and at level 1 come out the same
-@partial(jax.jit, static_argnames=("network", "optimizer"), compiler_options={"xla_backend_optimization_level": 1})
+@partial(Program, static_argnames=("network", "optimizer"))
 def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
     params = init(jax.random.key(seed), network)
     return TrainState(params, optimizer.init(params))
@@ -177,7 +177,7 @@ class Part(NamedTuple):
         return Part(*jax.device_put(numbers))
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(Program, static_argnames="recipe")
 def train_steps(
     state: TrainState,
     losses: Float[Array, " steps"],
@@ -236,7 +236,7 @@ class Scores(NamedTuple):
 EVALUATION_BATCH = 1000
 
 
-@partial(jax.jit, static_argnames="network")
+@partial(Program, static_argnames="network")
 def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
     """Scores over every example, in batches of 1,000 and one program."""
     count = examples.inputs.shape[0]

@@ -38,6 +38,7 @@ from jaxmlp.perexample import clipped_sum
 from jaxmlp.training.batches import gather
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import Recipe, TrainState, flip, key_of, prepared, updated
+from jaxmlp.training.program import Program
 
 
 def accounting() -> Any:
@@ -223,7 +224,7 @@ class Amounts(NamedTuple):
     batch_size: Float[Array, ""]
 
 
-@partial(jax.jit, static_argnames="recipe", donate_argnames="state")
+@partial(Program, static_argnames="recipe", donate_argnames="state")
 def train_private_epoch(
     state: TrainState,
     examples: Examples,

@@ -15,9 +15,10 @@ from jaxmlp.training.batches import fill_weights, gather
 from jaxmlp.training.config import Record
 from jaxmlp.training.epoch import Part, Recipe, TrainState, flip, key_of, prepared, updated
 from jaxmlp.training.instruments import OF_EXAMPLES, Step, measure, slopes
+from jaxmlp.training.program import Program
 
 
-@partial(jax.jit, static_argnames=("recipe", "record"), donate_argnames="state")
+@partial(Program, static_argnames=("recipe", "record"), donate_argnames="state")
 def record_epoch(
     state: TrainState,
     start: Params,

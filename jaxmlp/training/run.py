@@ -45,10 +45,11 @@ from jaxmlp.training.checkpoints import Saver, Snapshot, flush, newest, path_of,
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import TrainState, labels_of
 from jaxmlp.training.optimizers import make
+from jaxmlp.training.program import Program
 from jaxmlp.training.records import EpochRecord, Result, as_json, from_json, history_of
 
 
-@partial(jax.jit, static_argnames="network")
+@partial(Program, static_argnames="network")
 def outputs_for(params: Params, inputs: Num[Array, "N n_0"], *, network: Network) -> Float[Array, "N n_L"]:
     return forward(params, as_inputs(inputs), network)
 

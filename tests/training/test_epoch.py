@@ -113,12 +113,12 @@ def test_manual_and_automatic_gradients_train_alike(digits: Dataset, output: str
 
 
 def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) -> None:
-    train_steps.clear_cache()
+    train_steps.jitted.clear_cache()
     examples, state = on_device(digits.train), start(NETWORK, SGD)
     for epoch in range(1, 4):
         order = jax.device_put(order_of(0, epoch, 203, 50))
         state, _, _ = train_epoch(state, in_order(examples, order), 203, recipe=Recipe(NETWORK, SGD))
-    assert train_steps._cache_size() == 1
+    assert train_steps.jitted._cache_size() == 1
 
 
 def rolled(array: Any, by: int) -> Any:
@@ -152,7 +152,7 @@ def test_parameters_that_are_not_finite_are_noticed(digits: Dataset) -> None:
 
 def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
-    program = train_steps.lower(
+    program = train_steps.jitted.lower(
         start(NETWORK, SGD),
         jnp.zeros(5, jnp.float32),
         in_order(on_device(digits.train), order),
@@ -170,7 +170,7 @@ def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
     inputs = jax.ShapeDtypeStruct((steps, 32, sizes[0]), np.uint8)
     targets = jax.ShapeDtypeStruct((steps, 32), np.int32)
-    lowered = train_steps.lower(
+    lowered = train_steps.jitted.lower(
         TrainState(params, jax.eval_shape(SGD.init, params)),
         jax.ShapeDtypeStruct((steps,), np.float32),
         Examples(inputs, targets),
