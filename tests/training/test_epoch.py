@@ -199,7 +199,7 @@ def test_a_step_is_few_products_and_kernels_and_no_more_with_the_manual_gradient
         assert lowered.as_text().count("stablehlo.dot_general") == 3 * L - 1
         counts[gradient], operations[gradient] = kernels_of_a_step(compiled), compiled.cost_analysis()["flops"]
         transposes[gradient] = lowered.as_text().count("optimization_barrier")
-    # small matrices are transposed in memory, by a kernel each at most, and there the products are the faster for it
+    # what is transposed in memory takes a kernel each at most, and the products are the faster for it
     assert transposes["auto"] == 0 < transposes["manual"] <= 2 * L - 1
     assert counts["manual"] - transposes["manual"] <= min(counts["auto"], 8 * L + 5)
     assert operations["manual"] <= 1.01 * operations["auto"]

@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from jaxmlp.training.program import Program
+
+
+def twice(x: jnp.ndarray, *, plus: int) -> jnp.ndarray:
+    return 2 * x + plus
+
+
+def test_a_program_is_the_function_compiled_once_for_each_static_argument() -> None:
+    program = Program(twice, static_argnames="plus")
+    for plus in (1, 2, 1):
+        assert program(jnp.ones(3), plus=plus).tolist() == [2.0 + plus] * 3
+    assert program.jitted._cache_size() == 2
+
+
+def ran(code: str, **variables: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"} | variables)
+
+
+def test_an_import_starts_no_backend() -> None:
+    ran(
+        "import jaxmlp.training.fit, jaxmlp.training.compare\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()"
+    )
+
+
+def test_a_program_for_a_cpu_is_compiled_at_level_1(tmp_path: Path) -> None:
+    ran(
+        "import jax.numpy as jnp\n"
+        "from jaxmlp.training.program import Program\n"
+        "def twice(x): return 2 * x\n"
+        "Program(twice)(jnp.ones(3))",
+        XLA_FLAGS=f"--xla_dump_to={tmp_path} --xla_dump_hlo_module_re=.*twice.*",
+    )
+    (options,) = tmp_path.glob("*twice*debug_options")
+    assert "xla_backend_optimization_level: 1\n" in options.read_text()
