@@ -120,13 +120,14 @@ SMALL = 1024
 
 
 def transposed(matrix: Float[Array | np.ndarray, "m n"], most: float = SMALL) -> Float[Array, "n m"]:
-    """The matrix's transpose, of one with so many numbers at most as an array of its own.
+    """The matrix's transpose, for a CPU that of one with so many numbers at most as an array of its own.
 
     XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
     of a step's time for the lesson's network in batches of 10, 0.89 for 784-2048-2048-10 in batches of 128
     (docs/speed.md). `jax.grad` has no way to ask for that.
     """
-    if matrix.size > most:
+    known = all(isinstance(n, int) for n in matrix.shape)  # unlike the symbols of jax.export
+    if not known or matrix.size > most or jax.default_backend() != "cpu":
         return jnp.transpose(matrix)
     own: Array = jax.lax.optimization_barrier(jnp.transpose(matrix))  # type: ignore[no-untyped-call]
     return own

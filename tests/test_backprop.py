@@ -243,3 +243,16 @@ def test_weights_of_another_type_leave_the_gradients_type_alone() -> None:
     batch = make_batch(network, 5, "labels", 0, "bfloat16")._replace(weights=jnp.ones(5, jnp.float32))
     for gradients in (jaxmlp.backprop(params, batch, network), jax.grad(jaxmlp.loss)(params, batch, network)):
         assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}
+
+
+def test_backprop_exports_for_any_number_of_examples() -> None:
+    network = Network((6, 5, 3))
+    params = jaxmlp.init(jax.random.key(0), network)
+    (B,) = jax.export.symbolic_shape("B")
+    shapes = Batch(jax.ShapeDtypeStruct((B, 6), params[0].kernel.dtype), jax.ShapeDtypeStruct((B,), np.int32))
+    exported = jax.export.export(jax.jit(lambda params, batch: jaxmlp.backprop(params, batch, network)))(params, shapes)
+    for count in (1, 7):
+        inputs = jax.random.uniform(jax.random.key(count), (count, 6), params[0].kernel.dtype)
+        batch = Batch(inputs, jnp.arange(count, dtype=jnp.int32) % 3)
+        found, wanted = exported.call(params, batch), jaxmlp.backprop(params, batch, network)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, wanted)

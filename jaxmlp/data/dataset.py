@@ -235,7 +235,8 @@ def aligned(array: Num[np.ndarray, "*shape"]) -> Num[np.ndarray, "*shape"]:
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, "*shape"]:
     """An array of whatever, in memory that JAX on a CPU takes as it is.
 
-    NumPy asks Linux for huge pages. Rows met in random order cost an epoch of the lesson's network 4 % less from them.
+    NumPy asks Linux for huge pages. Where a program gathers rows from them in random order, an epoch of the lesson's
+    network takes 4 % less.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     space = np.empty(size + LINE, np.uint8)

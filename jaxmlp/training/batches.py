@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jaxmlp.data.dataset import Examples, as_inputs, empty, on_device
 from jaxmlp.network import Batch
+from jaxmlp.training.devices import on_cpu
 from jaxmlp.training.program import Program
 
 Order = TypeVar("Order", Array, NDArray[np.int32])
@@ -67,7 +68,7 @@ def converted(examples: Examples, weights: Float[Array, " B"]) -> Batch:
 
 
 AHEAD = 2**25
-"""Bytes of inputs that are put in order at a time, but for a batch that has more."""
+"""Bytes of examples that are put in order at a time, but for a batch that has more."""
 
 
 class Feed:
@@ -75,16 +76,16 @@ class Feed:
 
     Where JAX runs on the CPU, NumPy copies them, whole rows at a time, into one of two buffers that JAX takes as they
     are: while a program trains on one, and JAX has returned already, the other is filled. An epoch of the lesson's
-    network so takes 0.8 of the time that it takes where the program gathers each batch (docs/speed.md). An accelerator
+    network so takes 0.7 of the time that it takes where the program gathers each batch (docs/speed.md). An accelerator
     holds all examples, and gathers its own.
     """
 
     def __init__(self, examples: Examples, seed: int, batch_size: int) -> None:
         self.seed, self.count, self.batch_size = seed, examples.size, batch_size
-        a_batch = batch_size * examples.inputs[0].nbytes
+        a_batch = batch_size * sum(array[0].nbytes for array in examples)
         self.most = max(1, min(math.ceil(self.count / batch_size), AHEAD // a_batch))
         """Steps that can be had at a time."""
-        self.on_host = jax.default_backend() == "cpu"
+        self.on_host = on_cpu()
         self.examples = examples if self.on_host else on_device(examples)
         shapes = [(self.most, batch_size, *array.shape[1:]) for array in examples]
         self.buffers = [
@@ -109,8 +110,8 @@ class Feed:
             whole = jax.device_put(np.resize(order, (self.most, self.batch_size)))
             placed: Examples = in_order(self.examples, whole)
             return placed
-        self.buffers.reverse()
-        for source, target in zip(self.examples, self.buffers[0], strict=True):
+        for source, target in zip(self.examples, self.buffers[1], strict=True):
             # other modes than "clip" would take a buffer of their own
             np.take(source, order, axis=0, out=target[: len(order)], mode="clip")
+        self.buffers.reverse()
         return Examples(*jax.device_put(self.buffers[0]))

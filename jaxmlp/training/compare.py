@@ -104,12 +104,10 @@ def step_times(
 ) -> Float[np.ndarray, "turns 2"]:
     """The mean time of a step in seconds, of each in turn, TURNS times: so many, however few epochs there were.
 
-    A turn trains through the first STEPS batches, or all where there are fewer. One turn more comes
-    before them, untimed, and holds the compilation. The two take turns so that a slower minute of the machine slows
-    both, and their ratio is to be taken turn by turn.
+    A turn trains through `batches`. One turn more comes before them, untimed, and holds the compilation. The two take
+    turns so that a slower minute of the machine slows both, and their ratio is to be taken turn by turn.
     """
-    batches, seconds = Examples(*(array[:STEPS] for array in batches)), []
-    steps = batches.inputs.shape[0]
+    steps, seconds = batches.inputs.shape[0], []
     for _ in range(1 + TURNS):
         state: TrainState
         gradient: Literal["manual", "auto"]
@@ -171,6 +169,8 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
             )
         )
         report(pairs[-1])
+        del batches  # before the next epoch's
     leaves = tuple(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(states["auto"].params))
+    batches = in_order(examples, jax.device_put(order[:STEPS]))
     seconds = step_times(**states, batches=batches, count=count, recipe=recipe)
     return Comparison(tuple(pairs), leaves, np.concatenate(drifts), seconds)

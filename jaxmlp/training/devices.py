@@ -2,10 +2,19 @@
 
 import contextlib
 import os
+from typing import Any
 
 import jax
 
 from jaxmlp.errors import DeviceError
+
+
+def on_cpu() -> bool:
+    """Whether JAX's default device is the host's processor. Asking starts JAX's backends."""
+    config: Any = jax.config
+    device = config.jax_default_device
+    platform = jax.default_backend() if device is None else getattr(device, "platform", device)
+    return bool(platform == "cpu")
 
 
 def visible() -> list[jax.Device]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from os import PathLike
 from typing import Any, NamedTuple, NoReturn
 
@@ -222,8 +221,8 @@ def fit(
         resume: whether to go on with the run in `workdir`, where there is one; it ends bit for bit as it would have
             without the break. Of one that has ended, nothing is trained.
         report: is called with the record of each epoch that is trained.
-        stop: is asked about once a second, and after every epoch, whether training is to stop. If so, the state is
-            saved first.
+        stop: is asked about once a second or more often, and after every epoch, whether training is to stop. If so, the
+            state is saved first.
 
     Raises:
         DataError: for data that can't be used.
@@ -411,26 +410,22 @@ class Training:
         private: PrivateTraining | None,
         shape: tuple[int, ...],
     ) -> None:
-        self.experiment, self.examples, self.indices = experiment, examples, indices
+        self.experiment, self.indices = experiment, indices
         self.count = len(indices)
         self.batch_size = min(experiment.train.batch_size, self.count)
         self.private = private
         self.start = start
         self.recipe = Recipe.of(experiment, shape, self.steps)
+        if private is not None or experiment.record.quantities:  # epochs that gather each batch on the device
+            self.placed = on_device(examples)
+        else:
+            self.feed = Feed(examples, experiment.train.seed, self.batch_size)
         self.portion = FIRST_PORTION
-        """Steps to hand to the device at a time: soon, about a second's worth."""
+        """Steps to hand to the device at a time, if they can be had: soon, about a second's worth."""
+        self.timed = False
+        """Whether any have been."""
         self.ahead: Ahead | None = None
         """What is ready."""
-
-    @cached_property
-    def placed(self) -> Examples:
-        """The examples on the device, for those kinds of epochs that gather each batch there."""
-        return on_device(self.examples)
-
-    @cached_property
-    def feed(self) -> Feed:
-        """For the others."""
-        return Feed(self.examples, self.experiment.train.seed, self.batch_size)
 
     @property
     def steps(self) -> int:
@@ -481,14 +476,14 @@ class Training:
             begun = time.perf_counter()
             batches, last = self.ready(epoch, first)
             before, (state, met, sound) = state, self.train(state, met, batches, epoch, first, last)
-            if last < self.steps:  # while the device trains
+            if last < self.steps and self.timed:  # while the device trains
                 self.ready(epoch, last)
-            elif epoch < self.experiment.train.epochs:
+            elif last == self.steps and epoch < self.experiment.train.epochs:
                 self.ready(epoch + 1, 0)
             means = jax.device_get(met)[:last]
             if not self.is_sound(sound, means[first:]):
                 raise self.fault(before, epoch, first, last)
-            self.portion = max(1, min(4 * self.portion, int((last - first) / (time.perf_counter() - begun))))
+            self.time(last - first, time.perf_counter() - begun)
             first = last
             yield Reached(state, means.copy(), self.mean(means) if last == self.steps else None)
 
@@ -496,8 +491,15 @@ class Training:
         """The batches of the epoch's next part, which begins with step `first`, in order; and where it ends."""
         if self.ahead is None or self.ahead[:2] != (epoch, first):
             end = min(self.steps, first + self.portion, first + self.feed.most)
+            self.ahead = None  # its buffer may be taken
             self.ahead = Ahead(epoch, first, end, self.feed(epoch, first, end))
         return self.ahead.batches, self.ahead.end
+
+    def time(self, steps: int, seconds: float) -> None:
+        """Learns how many steps to take next; from an epoch's short rest, only that they may be more."""
+        found = max(1, min(4 * self.portion, int(steps / seconds)))
+        is_rest = self.timed and 2 * steps < min(self.portion, self.feed.most, self.steps)
+        self.portion, self.timed = max(self.portion, found) if is_rest else found, True
 
     def part(self, epoch: int, first: int, last: int) -> Part:
         return Part.of(first, last, self.experiment.train.seed, (epoch - 1) * self.steps, self.count)
@@ -522,7 +524,7 @@ class Training:
 
     def fault(self, state: TrainState, epoch: int, first: int, last: int) -> DivergedError:
         """What to say of steps that led from `state` to something not finite: they are trained again, one by one."""
-        losses = jax.device_put(np.zeros(self.steps, np.float32))
+        self.ahead, losses = None, jax.device_put(np.zeros(self.steps, np.float32))
         for step in range(first, last):
             batches = self.feed(epoch, step, step + 1)
             after = self.train(state, losses, batches, epoch, step, step + 1)

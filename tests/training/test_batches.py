@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Train
 from jaxmlp.data.dataset import Examples
-from jaxmlp.training import batches
+from jaxmlp.training import batches, fit
 from jaxmlp.training.batches import Feed, order_of
+from jaxmlp.training.epoch import initial_state, train_steps
 
 
 @given(
@@ -29,7 +31,7 @@ def test_every_epoch_and_every_seed_has_its_own_order() -> None:
     assert len({order.tobytes() for order in orders}) == len(orders)
 
 
-BYTES = 20 * 16
+BYTES = 16 * (20 + 4)
 """Of a batch of 16 of the tests' digits."""
 
 
@@ -38,7 +40,7 @@ def feed(request: pytest.FixtureRequest, digits: Dataset, monkeypatch: pytest.Mo
     """Of batches of 16, five of them at a time."""
     monkeypatch.setattr(batches, "AHEAD", 5 * BYTES + 1)
     if request.param == "on an accelerator":
-        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(batches, "on_cpu", lambda: False)
     return Feed(digits.train, seed=3, batch_size=16)
 
 
@@ -90,3 +92,78 @@ def test_a_run_is_the_same_bit_for_bit_however_little_is_put_in_order_at_a_time(
     little = jaxmlp.fit(experiment, digits)
     jax.tree.map(np.testing.assert_array_equal, little.params, whole.params)
     assert [record.train_loss for record in little.history] == [record.train_loss for record in whole.history]
+
+
+@pytest.mark.parametrize("examples", [203, 90])
+def test_no_buffer_is_filled_while_a_program_trains_on_it(
+    examples: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "AHEAD", 2 * BYTES)
+    happened: list[tuple[str, int]] = []
+
+    def filling(feed: Feed, *part: int) -> Examples:
+        given_ = filled(feed, *part)
+        happened.append(("filled", address(given_)))
+        return given_
+
+    def training(state: Any, losses: Any, given_: Examples, *rest: Any, **named: Any) -> Any:
+        happened.append(("trains", address(given_)))
+        return train_steps(state, losses, given_, *rest, **named)
+
+    def address(given_: Examples) -> int:
+        return given_.inputs.unsafe_buffer_pointer()
+
+    filled = Feed.__call__
+    monkeypatch.setattr(Feed, "__call__", filling)
+    monkeypatch.setattr(fit, "train_steps", training)
+    data = Data(validation=0, examples=examples)
+    jaxmlp.fit(Experiment(Network((20, 6, 3)), data, train=Train(epochs=3, batch_size=16)), digits)
+
+    assert sum(what == "trains" for what, _ in happened) == sum(what == "filled" for what, _ in happened) >= 9
+    trained_on, ready = None, None
+    for what, where in happened:
+        if what == "filled":
+            assert where != trained_on
+            ready = where
+        else:
+            assert where == ready
+            trained_on = where
+
+
+def test_training_goes_on_after_an_interrupted_copy(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "AHEAD", 2 * BYTES)
+    experiment = Experiment(Network((20, 6, 3)), Data(validation=0), train=Train(epochs=2, batch_size=16))
+
+    def training() -> tuple[fit.Training, Any]:
+        state = initial_state(experiment)
+        return fit.Training(experiment, digits.train, state.params, np.arange(203), None, digits.shape), state
+
+    def trained(training: fit.Training, state: Any) -> Any:
+        for part in training.epoch(state, 1, fit.NONE):
+            state = part.state
+        return state
+
+    calm, interrupted = training(), training()
+    wanted, take, calls = trained(*calm), np.take, itertools.count()
+
+    def interrupting(*args: Any, **named: Any) -> Any:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return take(*args, **named)
+
+    monkeypatch.setattr(np, "take", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        trained(*interrupted)
+    jax.tree.map(np.testing.assert_array_equal, trained(*interrupted), wanted)
+
+
+def test_a_part_takes_about_a_second_and_the_rest_of_an_epoch_shortens_no_other(digits: Dataset) -> None:
+    experiment = Experiment(Network((20, 6, 3)), Data(validation=0), train=Train(batch_size=1))
+    training = fit.Training(
+        experiment, digits.train, initial_state(experiment).params, np.arange(203), None, digits.shape
+    )
+    for steps, seconds, then in ((64, 6.4, 10), (10, 0.1, 40), (40, 0.2, 160), (3, 1.0, 160), (3, 0.001, 640)):
+        training.time(steps, seconds)
+        assert training.portion == then
+    training.time(203, 10.0)
+    assert training.portion == 20

@@ -3,7 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import pytest
 
 from jaxmlp.training.program import Program
 
@@ -17,6 +19,16 @@ def test_a_program_is_the_function_compiled_once_for_each_static_argument() -> N
     for plus in (1, 2, 1):
         assert program(jnp.ones(3), plus=plus).tolist() == [2.0 + plus] * 3
     assert program.jitted._cache_size() == 2
+
+
+def test_the_default_device_says_which_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(twice, static_argnames="plus")
+    assert program.jitted is program.for_cpu
+    with jax.default_device(jax.devices("cpu")[0]):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert program.jitted is program.for_cpu
+    assert program.jitted is program.for_others
+    assert program(jnp.ones(3), plus=1).tolist() == [3.0] * 3
 
 
 def ran(code: str, **variables: str) -> None:
