@@ -255,7 +255,7 @@ rng, chance = np.random.default_rng(0), random.Random(seed)
 x, y = rng.normal(size=(400, 10)).astype(np.float32), rng.integers(0, 3, 400)
 dataset = Dataset.from_arrays(x, y, x[:50], y[:50])
 experiment = Experiment(
-    Network((10, 8, 3)), Data(validation=50), Optimizer("adam", 0.01), Train(epochs=2500, batch_size=8),
+    Network((10, 8, 3)), Data(validation=50), Optimizer("adam", 0.01), Train(epochs=6000, batch_size=8),
     checkpoint=Checkpoint(seconds=0.0),
 )
 fitting.FIRST_PORTION = 5
