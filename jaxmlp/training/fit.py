@@ -475,7 +475,7 @@ class Training:
         while first < self.steps:
             begun = time.perf_counter()
             batches, last = self.ready(epoch, first)
-            before, (state, met, sound) = state, self.train(state, met, batches, epoch, first, last)
+            before, (state, met, sound) = state, self.train(state, met, batches, self.part(epoch, first, last))
             if last < self.steps and self.timed:  # while the device trains
                 self.ready(epoch, last)
             elif last == self.steps and epoch < self.experiment.train.epochs:
@@ -504,10 +504,8 @@ class Training:
     def part(self, epoch: int, first: int, last: int) -> Part:
         return Part.of(first, last, self.experiment.train.seed, (epoch - 1) * self.steps, self.count)
 
-    def train(
-        self, state: TrainState, losses: Float[Array, " steps"], batches: Examples, epoch: int, first: int, end: int
-    ) -> Trained:
-        trained: Trained = train_steps(state, losses, batches, self.part(epoch, first, end), recipe=self.recipe)
+    def train(self, state: TrainState, losses: Float[Array, " steps"], batches: Examples, part: Part) -> Trained:
+        trained: Trained = train_steps(state, losses, batches, part, recipe=self.recipe)
         return trained
 
     def is_sound(self, state: Bool[Array, ""], losses: Float[np.ndarray, " some"]) -> bool:
@@ -526,15 +524,15 @@ class Training:
         """What to say of steps that led from `state` to something not finite: they are trained again, one by one."""
         self.ahead, losses = None, jax.device_put(np.zeros(self.steps, np.float32))
         for step in range(first, last):
-            batches = self.feed(epoch, step, step + 1)
-            after = self.train(state, losses, batches, epoch, step, step + 1)
+            batches, part = self.feed(epoch, step, step + 1), self.part(epoch, step, step + 1)
+            after = self.train(state, losses, batches, part)
             if not self.is_sound(after.sound, jax.device_get(after.losses)[step : step + 1]):
                 break
             state = after.state
         met = self.feed.order_of(epoch)[step][: self.count - step * self.batch_size]
         weights = (np.arange(self.batch_size) < met.size).astype(np.float32)
         number = jax.device_put(np.uint32((epoch - 1) * self.steps + step))
-        key = key_of(self.part(epoch, step, step + 1).seed, number) if self.recipe.draws else None
+        key = key_of(part.seed, number) if self.recipe.draws else None
         batch = converted(Examples(*(array[0] for array in batches)), jax.device_put(weights))
         batch, dropping = prepared(batch, key, self.recipe)
         what = first_fault(state.params, batch, after.state.params, self.experiment, dropping)

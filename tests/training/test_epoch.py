@@ -191,9 +191,7 @@ def kernels_of_a_step(compiled: Any) -> int:
 
 
 @pytest.mark.parametrize("sizes", [(784, 10), (784, 100, 10), (784, 16, 16, 10)])
-def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(
-    sizes: tuple[int, ...],
-) -> None:
+def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(sizes: tuple[int, ...]) -> None:
     L, counts, transposes, operations = len(sizes) - 1, {}, {}, {}
     for gradient in ("manual", "auto"):
         lowered, compiled = compiled_epoch(sizes, gradient)
