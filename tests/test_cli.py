@@ -45,8 +45,8 @@ def figure(runs):
 CODE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
-from jaxmlp.cli import main
-raise SystemExit(main())
+from jaxmlp.cli import command
+command()
 """
 COMMAND = [sys.executable, "-c", CODE]
 pytestmark = pytest.mark.own_precision  # training is in float32, and checking sets each
@@ -313,6 +313,23 @@ del late
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "another fault" in end.stderr
     assert "Event loop is closed" not in end.stderr
+
+
+def test_the_process_ends_after_all_exit_functions_and_without_taking_the_interpreter_apart(place: Path) -> None:
+    code = """
+import atexit, os, sys
+class Late:
+    def __del__(self, write=os.write): write(1, b"taken apart\\n")
+sys.late = Late()
+atexit.register(lambda: print("an exit function"))  # into a pipe, which is written to when it is flushed
+"""
+    apart = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert {*apart.stdout.splitlines()} == {"an exit function", "taken apart"}
+    (place / "late.py").write_text(EXPERIMENT + code)
+    end = jaxmlp_command(place, "train", "late.py")
+    assert (end.returncode, end.stderr) == (0, "")
+    assert end.stdout.endswith("an exit function\n")
+    assert "taken apart" not in end.stdout
 
 
 def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:

@@ -142,7 +142,7 @@ class RunFolder:
     """Keeps a run as it goes, and lets nobody else write there meanwhile. Made by `RunFolder.open`; to be closed."""
 
     def __init__(self, path: Path, experiment: Experiment, lock: int) -> None:
-        Thread(target=import_slow_ones, daemon=True).start()
+        Thread(target=import_slow_ones).start()  # no daemon: the interpreter is not to end under an import
         self.path, self.experiment, self._lock = path, experiment, lock
         self.saver = Saver(path / "checkpoints", experiment, partial(refuse_lost, path, lock))
         self._events: Any = None

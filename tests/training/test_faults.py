@@ -149,7 +149,7 @@ def test_a_folder_that_is_removed_meanwhile_is_a_clear_error(tmp_path: Path) -> 
     assert not run.exists()
 
 
-COMMAND = "import sys; from jaxmlp.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "from jaxmlp.cli import command; command()"
 SMALL = """
 from jaxmlp import *
 def experiment():
