@@ -77,7 +77,7 @@ def initial_state(experiment: Experiment) -> TrainState:
     return state
 
 
-@partial(Program, level=0, static_argnames=("network", "optimizer"))
+@partial(Program, static_argnames=("network", "optimizer"))
 def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
     params = init(jax.random.key(seed), network)
     return TrainState(params, optimizer.init(params))

@@ -10,15 +10,14 @@ from jaxmlp.training.devices import on_cpu
 
 
 class Program:
-    """`jax.jit` of a function that no other jitted one calls; for a CPU, with LLVM at optimization level `level`.
+    """`jax.jit` of a function that no other jitted one calls; for a CPU, with LLVM at optimization level 1.
 
-    1 takes 0.8 of the time to compile that XLA's own level 3 takes; the kernels are as fast, and for batches of 10
-    faster (docs/speed.md). 0 is for what runs once. Which device it is for is asked when it is called: an import starts
-    no backend.
+    That takes 0.8 of the time to compile that XLA's own level 3 takes; the kernels are as fast, and for batches of 10
+    faster (docs/speed.md). Which device it is for is asked when it is called: an import starts no backend.
     """
 
-    def __init__(self, function: Callable[..., Any], level: int = 1, **options: Any) -> None:
-        self.for_cpu = jax.jit(function, compiler_options={"xla_backend_optimization_level": level}, **options)
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        self.for_cpu = jax.jit(function, compiler_options={"xla_backend_optimization_level": 1}, **options)
         self.for_others = jax.jit(function, **options)
         update_wrapper(self, function)
 
