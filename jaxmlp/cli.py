@@ -114,8 +114,8 @@ def parser() -> Parser:
 def command() -> NoReturn:
     """The program `jaxmlp`: runs `main` on its arguments, and ends the process.
 
-    When all that is to be done at the end is done, the process ends at once: to take the interpreter apart, under
-    threads of libraries in C++, takes a tenth of a second and has been seen to crash a run that had ended well.
+    When all that is to be done at the end is done, the process ends at once: to take the interpreter apart takes a
+    tenth of a second, and may crash under threads of libraries in C++.
     """
     status: int | None = None
 
