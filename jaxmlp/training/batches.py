@@ -41,7 +41,7 @@ def filled(order: Order, batch_size: int) -> Order:
 
 def fill_weights(count: int | Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
     """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
-    return (jnp.arange(math.prod(shape)) < count).astype(jnp.float32).reshape(shape)
+    return (jnp.arange(math.prod(shape), dtype=jnp.int32) < count).astype(jnp.float32).reshape(shape)
 
 
 def gather(examples: Examples, indices: Int[Array, " B"], weights: Float[Array, " B"]) -> Batch:
