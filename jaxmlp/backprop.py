@@ -103,7 +103,13 @@ def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "
 
 def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed."""
-    return (transposed(D) @ A).T if is_long((A.shape[1], D.shape[1])) else transposed(A, inf) @ D
+    if is_long((A.shape[1], D.shape[1])):
+        return (transposed(D) @ A).T
+    return (transposed(A, inf) if D.shape[1] >= WIDE else transposed(A)) @ D
+
+
+WIDE = 2048
+"""Units of a layer from which on A^T in memory saves its product with D more than a CPU takes to make it."""
 
 
 LONG = 4
@@ -123,7 +129,7 @@ def transposed(matrix: Float[Array | np.ndarray, "m n"], most: float = SMALL) ->
     """The matrix's transpose, for a CPU that of one with so many numbers at most as an array of its own.
 
     XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
-    of a step's time for the lesson's network in batches of 10, 0.89 for 784-2048-2048-10 in batches of 128
+    of a step's time for the lesson's network in batches of 10, 0.95 for 784-2048-2048-10 in batches of 128
     (docs/speed.md). `jax.grad` has no way to ask for that.
     """
     known = all(isinstance(n, int) for n in matrix.shape)  # unlike the symbols of jax.export

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
+from jaxmlp.backprop import WIDE
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.epoch import (
@@ -180,12 +181,17 @@ def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any
     return lowered, lowered.compile()
 
 
-def kernels_of_a_step(compiled: Any) -> int:
-    """The operations that the compiled loop over mini-batches starts, one after the other, in each step."""
+def loop_of(compiled: Any) -> str:
+    """The text of a step: the body of the compiled loop over mini-batches."""
     text = compiled.as_text()
     (body,) = re.findall(r"body=%?([\w.]+)", text)
     (loop,) = re.findall(rf"^%?{re.escape(body)} .*?^\}}", text, re.MULTILINE | re.DOTALL)
-    started = re.findall(r"= \S+ ([\w-]+)\(", loop)
+    return str(loop)
+
+
+def kernels_of_a_step(compiled: Any) -> int:
+    """The operations that the compiled loop over mini-batches starts, one after the other, in each step."""
+    started = re.findall(r"= \S+ ([\w-]+)\(", loop_of(compiled))
     free = {"get-tuple-element", "constant", "parameter", "tuple", "bitcast"}
     return sum(name not in free for name in started)
 
@@ -203,6 +209,19 @@ def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(s
     assert transposes["auto"] == 0 < transposes["manual"] <= 2 * L - 1
     assert counts["manual"] - transposes["manual"] <= min(counts["auto"], 8 * L + 5)
     assert operations["manual"] <= 1.01 * operations["auto"]
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+def test_a_step_updates_matrices_where_they_are(gradient: str) -> None:
+    _, compiled = compiled_epoch((784, 64, 64, 10), gradient)
+    copied = re.findall(r"= f32\[([\d,]+)\]\S* copy\(", loop_of(compiled))
+    assert not {"784,64", "64,784", "64,64"} & set(copied)
+
+
+@pytest.mark.parametrize(("units", "expected"), [(WIDE, True), (WIDE // 2, False)])
+def test_large_inputs_are_transposed_in_memory_for_wide_layers_alone(units: int, expected: bool) -> None:
+    lowered, _ = compiled_epoch((784, units), "manual")
+    assert ("optimization_barrier" in lowered.as_text()) == expected
 
 
 def test_an_epochs_scratch_memory_grows_with_its_indices_alone() -> None:
