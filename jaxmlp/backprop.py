@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxmlp.activations import ACTIVATIONS
+from jaxmlp.devices import on_cpu
 from jaxmlp.losses import output_loss
 from jaxmlp.network import (
     Batch,
@@ -133,7 +134,7 @@ def transposed(matrix: Float[Array | np.ndarray, "m n"], most: float = SMALL) ->
     (docs/speed.md). `jax.grad` has no way to ask for that.
     """
     known = all(isinstance(n, int) for n in matrix.shape)  # unlike the symbols of jax.export
-    if not known or matrix.size > most or jax.default_backend() != "cpu":
+    if not known or matrix.size > most or not on_cpu():
         return jnp.transpose(matrix)
     own: Array = jax.lax.optimization_barrier(jnp.transpose(matrix))  # type: ignore[no-untyped-call]
     return own

@@ -192,7 +192,7 @@ def started() -> None:
 def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> int:
     import logging
 
-    from jaxmlp.training.devices import visible
+    from jaxmlp.devices import visible
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder
     from jaxmlp.views.progress import Progress, stopping
@@ -244,9 +244,9 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     import errno
     import json
 
+    from jaxmlp.devices import visible
     from jaxmlp.gradcheck.report import LEGEND
     from jaxmlp.training.check import CHECKED, check_experiment
-    from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
     from jaxmlp.training.run import probe, write_whole, writing
     from jaxmlp.views.gradients import show_report
@@ -301,8 +301,8 @@ def run_compare(path: Path, arguments: Sequence[str], interrupts: Interrupts) ->
     import json
     from dataclasses import asdict
 
+    from jaxmlp.devices import visible
     from jaxmlp.training.compare import compare
-    from jaxmlp.training.devices import visible
     from jaxmlp.training.fit import load_for
     from jaxmlp.training.run import RunFolder, probe, write_whole, writing
     from jaxmlp.views.comparison import comparison_table, describe_pair
@@ -346,8 +346,8 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
 
     from rich.markup import escape
 
+    from jaxmlp.devices import visible
     from jaxmlp.errors import DivergedError
-    from jaxmlp.training.devices import visible
     from jaxmlp.training.files import blamed
     from jaxmlp.training.run import RunFolder, write_whole, writing
     from jaxmlp.training.sweeps import overruled, sweep
@@ -564,7 +564,7 @@ def draw_examples(dataset: "Dataset", file: Path, console: "Terminal") -> None:
 
 
 def run_devices() -> int:
-    from jaxmlp.training.devices import visible
+    from jaxmlp.devices import visible
     from jaxmlp.views.tables import device_table
     from jaxmlp.views.terminal import Terminal
 

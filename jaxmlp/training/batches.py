@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from jaxmlp.data.dataset import Examples, as_inputs, empty, on_device
+from jaxmlp.devices import on_cpu
 from jaxmlp.network import Batch
-from jaxmlp.training.devices import on_cpu
 from jaxmlp.training.program import Program
 
 Order = TypeVar("Order", Array, NDArray[np.int32])

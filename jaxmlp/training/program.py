@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxmlp.training.devices import on_cpu
+from jaxmlp.devices import on_cpu
 
 CPU_OPTIONS = {
     "xla_backend_optimization_level": 1,

@@ -1,0 +1,44 @@
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxmlp.backprop import transposed
+from jaxmlp.devices import on_cpu, visible
+
+
+def test_the_first_device_is_the_one_that_jax_uses() -> None:
+    assert visible()[0] == jax.devices()[0]
+
+
+def test_the_default_device_says_whether_the_host_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_cpu()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not on_cpu()
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert on_cpu()
+
+
+def test_matrices_are_transposed_in_memory_where_the_host_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> str:  # of a new function each time, as JAX keeps those of old ones
+        return str(jax.make_jaxpr(lambda matrix: transposed(matrix))(jnp.ones((2, 3))))
+
+    assert "optimization_barrier" in program()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "optimization_barrier" not in program()
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert "optimization_barrier" in program()
+
+
+def test_a_platform_that_is_not_there_is_one_clear_line() -> None:
+    command = [sys.executable, "-c", "from jaxmlp.cli import main; raise SystemExit(main(['devices']))"]
+    end = subprocess.run(
+        command, env=os.environ | {"JAX_PLATFORMS": "tpu"}, capture_output=True, text=True, check=False
+    )
+    assert end.returncode == 2
+    assert end.stderr.startswith("jaxmlp: JAX finds no device: ")
+    assert "JAX_PLATFORMS is 'tpu': expected cpu, cuda, tpu, or unset" in end.stderr
+    assert "Traceback" not in end.stderr
