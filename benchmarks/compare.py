@@ -213,9 +213,10 @@ def markdown(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any], path: Path) -> None:
     """Seconds an epoch against the batch size, a panel a network."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     networks = list(dict.fromkeys(tuple(one["sizes"]) for one in results["cells"]))
-    figure = Figure(figsize=(4 * len(networks), 4), layout="constrained")
+    figure = Figure(figsize=(4 * len(networks), 4.5), layout="constrained")
     panels = figure.subplots(1, len(networks), squeeze=False)[0]
     for panel, sizes in zip(panels, networks, strict=True):
         for name in results["contestants"]:
@@ -229,9 +230,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
         batches = sorted({one["batch"] for one in results["cells"]})
         panel.set_xticks(batches, [str(batch) for batch in batches])
         panel.minorticks_off()
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # most panels span no whole power of ten
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.set(title=named(sizes), xlabel="batch size")
     panels[0].set_ylabel("seconds an epoch of 60,000 images")
-    panels[-1].legend(fontsize="small")
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=2 * len(networks), fontsize="small")
     figure.savefig(path, dpi=110)
 
 
