@@ -18,7 +18,6 @@ With dropout, a mask M^l stands between a^l and the next layer's inputs A^l = M^
 there: D^l = f_l'(z^l)^T (M^l * (D^(l+1) W^(l+1)^T)). The penalty l2/2 |W^l|^2 adds l2 W^l to a weight's derivative.
 """
 
-from math import inf
 from typing import NamedTuple
 
 import jax
@@ -106,11 +105,12 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed."""
     if is_long((A.shape[1], D.shape[1])):
         return (transposed(D) @ A).T
-    return (transposed(A, inf) if D.shape[1] >= WIDE else transposed(A)) @ D
+    return transposed(A, None if D.shape[1] >= WIDE else FEW) @ D
 
 
-WIDE = 2048
-"""Units of a layer from which on A^T in memory saves its product with D more than a CPU takes to make it."""
+WIDE, FEW = 2048, 2**15
+"""Units of a layer from which on, and numbers of A up to which, A^T in memory saves its product with D more than a CPU
+takes to make it."""
 
 
 LONG = 4
@@ -126,15 +126,15 @@ SMALL = 1024
 """Numbers of a matrix that a CPU takes no time to speak of to transpose."""
 
 
-def transposed(matrix: Float[Array | np.ndarray, "m n"], most: float = SMALL) -> Float[Array, "n m"]:
-    """The matrix's transpose, for a CPU that of one with so many numbers at most as an array of its own.
+def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int | None = SMALL) -> Float[Array, "n m"]:
+    """The matrix's transpose, for a CPU that of one with so many numbers at most (None: any) as an array of its own.
 
     XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
     of a step's time for the lesson's network in batches of 10, 0.95 for 784-2048-2048-10 in batches of 128
     (docs/speed.md). `jax.grad` has no way to ask for that.
     """
     known = all(isinstance(n, int) for n in matrix.shape)  # unlike the symbols of jax.export
-    if not known or matrix.size > most or not on_cpu():
+    if not known or (most is not None and matrix.size > most) or not on_cpu():
         return jnp.transpose(matrix)
     own: Array = jax.lax.optimization_barrier(jnp.transpose(matrix))  # type: ignore[no-untyped-call]
     return own

@@ -165,12 +165,12 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
     assert "50x20xf32" in program
 
 
-def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7) -> Any:
-    """The program of an epoch of so many batches of 32, from shapes alone: as lowered, and as compiled."""
+def compiled_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7, batch: int = 32) -> Any:
+    """The program of an epoch of so many batches, from shapes alone: as lowered, and as compiled."""
     network = Network(sizes)
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
-    inputs = jax.ShapeDtypeStruct((steps, 32, sizes[0]), np.uint8)
-    targets = jax.ShapeDtypeStruct((steps, 32), np.int32)
+    inputs = jax.ShapeDtypeStruct((steps, batch, sizes[0]), np.uint8)
+    targets = jax.ShapeDtypeStruct((steps, batch), np.int32)
     lowered = train_steps.jitted.lower(
         TrainState(params, jax.eval_shape(SGD.init, params)),
         jax.ShapeDtypeStruct((steps,), np.float32),
@@ -218,9 +218,9 @@ def test_a_step_updates_matrices_where_they_are(gradient: str) -> None:
     assert not {"784,64", "64,784", "64,64"} & set(copied)
 
 
-@pytest.mark.parametrize(("units", "expected"), [(WIDE, True), (WIDE // 2, False)])
-def test_large_inputs_are_transposed_in_memory_for_wide_layers_alone(units: int, expected: bool) -> None:
-    lowered, _ = compiled_epoch((784, units), "manual")
+@pytest.mark.parametrize(("units", "batch", "expected"), [(WIDE, 128, True), (1024, 128, False), (1024, 32, True)])
+def test_large_inputs_are_transposed_in_memory_for_wide_layers_alone(units: int, batch: int, expected: bool) -> None:
+    lowered, _ = compiled_epoch((784, units), "manual", batch=batch)
     assert ("optimization_barrier" in lowered.as_text()) == expected
 
 
