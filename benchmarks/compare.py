@@ -1,7 +1,7 @@
 """Side by side with what a user would pick instead: time an epoch, time from a cold start, peak memory.
 
     pip install flax torch scikit-learn keras      # the peers; one that is missing is named as such
-    python -m benchmarks.compare                   # about an hour on 2 cores; --quick only shows that it runs
+    python -m benchmarks.compare                   # an hour or two on 2 cores; --quick only shows that it runs
 
 Every contestant trains the same network on the same MNIST by plain gradient descent (benchmarks/contestants.py), each
 in a process of its own. They take turns, so that a slow minute of the machine hits all alike; the medians are reported,

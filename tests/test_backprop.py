@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.backprop import decayed, passed_back, summed
+from jaxmlp.backprop import decayed, passed_back, summed, transposed
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
 
@@ -256,3 +256,14 @@ def test_backprop_exports_for_any_number_of_examples() -> None:
         batch = Batch(inputs, jnp.arange(count, dtype=jnp.int32) % 3)
         found, wanted = exported.call(params, batch), jaxmlp.backprop(params, batch, network)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, wanted)
+
+
+def test_matrices_are_transposed_in_memory_where_the_host_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> str:  # of a new function each time, as JAX keeps those of old ones
+        return str(jax.make_jaxpr(lambda matrix: transposed(matrix))(jnp.ones((2, 3))))
+
+    assert "optimization_barrier" in program()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "optimization_barrier" not in program()
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert "optimization_barrier" in program()
