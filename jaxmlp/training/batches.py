@@ -39,7 +39,7 @@ def filled(order: Order, batch_size: int) -> Order:
     return pad(order, (0, fill)).reshape(-1, batch_size)
 
 
-def fill_weights(count: int | Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "steps batch_size"]:
+def fill_weights(count: int | Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Weight 1 for the first `count` places of a filled order of that shape, 0 for the fill."""
     return (jnp.arange(math.prod(shape), dtype=jnp.int32) < count).astype(jnp.float32).reshape(shape)
 

@@ -193,7 +193,7 @@ def train_steps(
     step, batch_size = make_step(recipe), batches.inputs.shape[1]
 
     def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        weights = (i * batch_size + jnp.arange(batch_size, dtype=jnp.int32) < part.total).astype(jnp.float32)
+        weights = fill_weights(part.total - i * batch_size, (batch_size,))
         examples: Any = (jax.lax.dynamic_index_in_dim(array, i - part.first, keepdims=False) for array in batches)
         key = key_of(part.seed, part.number + i.astype(jnp.uint32)) if recipe.draws else None
         state, loss = step(trained[0], converted(Examples(*examples), weights), key)
