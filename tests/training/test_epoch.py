@@ -165,6 +165,10 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
     assert "50x20xf32" in program
 
 
+OWN_WAY = {"xla_cpu_use_fusion_emitters": True}
+"""XLA's, and so that of the programs that users get, whatever XLA_FLAGS says; the level is the program's own."""
+
+
 def lowered_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7, batch: int = 32) -> Any:
     """The program of an epoch of so many batches, from shapes alone, as lowered."""
     network = Network(sizes)
@@ -200,7 +204,7 @@ def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(s
     L, counts, transposes, operations = len(sizes) - 1, {}, {}, {}
     for gradient in ("manual", "auto"):
         lowered = lowered_epoch(sizes, gradient)
-        compiled = lowered.compile()
+        compiled = lowered.compile(OWN_WAY)
         # forward, A^T D, and D W^T but for the inputs
         assert lowered.as_text().count("stablehlo.dot_general") == 3 * L - 1
         counts[gradient], operations[gradient] = kernels_of_a_step(compiled), compiled.cost_analysis()["flops"]
@@ -213,7 +217,7 @@ def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(s
 
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 def test_a_step_updates_matrices_where_they_are(gradient: str) -> None:
-    compiled = lowered_epoch((784, 64, 64, 10), gradient).compile()
+    compiled = lowered_epoch((784, 64, 64, 10), gradient).compile(OWN_WAY)
     assert not re.findall(r"= f32\[\d+,\d+\]\S* copy\(", loop_of(compiled))
 
 
@@ -228,7 +232,7 @@ def test_inputs_are_transposed_in_memory_where_they_are_few_or_the_layer_wide(
 
 
 def test_an_epochs_scratch_memory_grows_with_its_indices_alone() -> None:
-    programs = (lowered_epoch((784, 16, 16, 10), "manual", steps).compile() for steps in (10, 110))
+    programs = (lowered_epoch((784, 16, 16, 10), "manual", steps).compile(OWN_WAY) for steps in (10, 110))
     short, long = (program.memory_analysis() for program in programs)
     of_an_example = (long.temp_size_in_bytes - short.temp_size_in_bytes) / (100 * 32)
     assert of_an_example <= 16  # its index, its weight and its part of a batch's cost, not its image
