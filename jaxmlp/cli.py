@@ -543,19 +543,23 @@ def run_data(sources: Sequence[str], png: Path | None) -> int:
         console.print(data_table([entry]))
         if dataset.names:
             console.print(f"classes: {', '.join(dataset.names)}", soft_wrap=True, highlight=False, markup=False)
-        draw_examples(dataset, png or Path(f"{short_name(source)}.png"), console)
+        draw_examples(dataset, png, short_name(source), console)
     return 0
 
 
-def draw_examples(dataset: "Dataset", file: Path, console: "Terminal") -> None:
+def draw_examples(dataset: "Dataset", asked: Path | None, name: str, console: "Terminal") -> None:
+    """Into the file that was asked for, or that the data set's name gives."""
+    from jaxmlp.errors import DataError
     from jaxmlp.training.run import write_whole, writing
     from jaxmlp.views.data import examples_figure
     from jaxmlp.views.plots import png
 
-    figure = examples_figure(dataset)
+    figure, file = examples_figure(dataset), asked or Path(f"{name}.png")
     if figure is None:
-        shape = " x ".join(map(str, dataset.shape))
-        console.print(f"an example is {shape} numbers, no image: none is drawn", soft_wrap=True, highlight=False)
+        found = f"an example is {' x '.join(map(str, dataset.shape))} numbers, no image"
+        if asked is not None:
+            raise DataError(f"--png is {asked}, but {found}: expected a SOURCE of images, or no --png")
+        console.print(f"{found}: none is drawn", soft_wrap=True, highlight=False)
         return
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)

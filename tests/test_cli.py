@@ -381,6 +381,9 @@ def test_data_says_why_nothing_is_drawn(place: Path) -> None:
     end = jaxmlp_command(place, "data", "dct:mnist")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.endswith("an example is 99 numbers, no image: none is drawn\n")
+    end = jaxmlp_command(place, "data", "dct:mnist", "--png", "x.png")
+    assert end.returncode == 2
+    assert "--png is x.png, but an example is 99 numbers, no image: expected a SOURCE of images" in end.stderr
     assert not [*place.glob("*.png")]
 
 
