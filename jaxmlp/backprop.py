@@ -105,12 +105,11 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed."""
     if is_long((A.shape[1], D.shape[1])):
         return (transposed(D) @ A).T
-    return transposed(A, None if D.shape[1] >= WIDE else FEW) @ D
+    return transposed(A, None if D.shape[1] >= WIDE else SMALL) @ D
 
 
-WIDE, FEW = 2048, 2**15
-"""Units of a layer from which on, and numbers of A up to which, A^T in memory saves its product with D more than a CPU
-takes to make it."""
+WIDE = 2048
+"""Units of a layer from which on A^T in memory saves its product with D more than a CPU takes to make it."""
 
 
 LONG = 4
