@@ -61,8 +61,7 @@ def scaled() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def jaxmlp(task: Task, gradient: str) -> Trainer:
     """This package, by the epochs that `jaxmlp.fit` trains."""
     import jaxmlp
-    from jaxmlp.data.dataset import on_device
-    from jaxmlp.training.epoch import evaluate, initial_state
+    from jaxmlp.training.epoch import evaluate, initial_state, portions
     from jaxmlp.training.fit import NONE, Training
 
     dataset = jaxmlp.load_data("mnist")
@@ -82,8 +81,10 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
 
     def accuracy() -> float:
         nonlocal test
-        test = on_device(dataset.test) if test is None else test
-        return int(evaluate(state.params, test, network=network).right) / dataset.test.size
+        test = test or portions(dataset.test)
+        _, accuracy = evaluate(state.params, test, network=network)
+        assert accuracy is not None
+        return accuracy
 
     return Trainer(epoch, accuracy)
 

@@ -194,7 +194,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
 
     from jaxmlp.devices import visible
     from jaxmlp.training.fit import fit, load_for
-    from jaxmlp.training.run import RunFolder
+    from jaxmlp.training.run import RunFolder, import_ahead
     from jaxmlp.views.progress import Progress, stopping
     from jaxmlp.views.tables import heading, result_table
     from jaxmlp.views.terminal import Terminal
@@ -208,6 +208,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     workdir = chosen(given.workdir)
     if workdir is not None and not given.resume:
         RunFolder.refuse_used(workdir)  # before the data are read
+    import_ahead()
     device, dataset = visible()[0], load_for(experiment)
     folder = workdir or (fresh if given.resume else claimed(fresh))
 

@@ -20,14 +20,16 @@ from jaxmlp.training.epoch import (
     Part,
     Recipe,
     TrainState,
+    evaluate,
     flip,
     initial_state,
     key_of,
     make_step,
     mean_loss,
+    portions,
     train_epoch,
 )
-from jaxmlp.training.fit import divided, ignore, refuse_divergence, scores
+from jaxmlp.training.fit import divided, ignore, refuse_divergence
 from jaxmlp.training.program import Program
 
 
@@ -135,9 +137,9 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
             "expected None to compare, as by --privacy.epsilon None"
         )
     dataset, held_out, *_ = divided(experiment, dataset)
-    train, count = experiment.train, dataset.train.size
+    network, train, count = experiment.network, experiment.train, dataset.train.size
     recipe = Recipe.of(experiment, dataset.shape, math.ceil(count / min(train.batch_size, count)))
-    examples, validation = on_device(dataset.train), on_device(held_out)
+    examples, validation = on_device(dataset.train), portions(held_out)
     states = {"manual": initial_state(experiment), "auto": initial_state(experiment)}
 
     pairs, drifts = [], []
@@ -158,7 +160,8 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
                 epoch=epoch,
             )
             losses.append(mean_loss(found, count, order.shape[1]))
-            accuracies.append(scores(states[gradient].params, validation, experiment)[1] if held_out.size else None)
+            params = states[gradient].params
+            accuracies.append(evaluate(params, validation, network=network)[1] if validation else None)
         refuse_divergence(experiment, epoch, manual=losses[0], automatic=losses[1])
         pairs.append(
             Pair(

@@ -1,6 +1,6 @@
 """The compiled epoch: one program that scans over all mini-batches; and the compiled evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from numpy.typing import NDArray
 
 from jaxmlp.backprop import is_long, value_and_backprop
-from jaxmlp.data.dataset import Examples
+from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
 from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
-from jaxmlp.training.batches import converted, fill_weights, filled, gather
+from jaxmlp.training.batches import converted, fill_weights, filled
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
 from jaxmlp.training.program import Program
@@ -226,33 +226,44 @@ def mean_loss(losses: Float[Array, " steps"] | Float[np.ndarray, " steps"], coun
     return float((means * sizes).sum() / count)
 
 
-class Scores(NamedTuple):
-    """Sums over examples: `loss`, of their losses; `right`, of those labelled right (0 for regression)."""
-
-    loss: Float[Array, ""]
-    right: Int[Array, ""]
-
-
 EVALUATION_BATCH = 1000
 
 
+class Portion(NamedTuple):
+    """Examples of a set that are scored together, on the device."""
+
+    examples: Examples
+    size: Int[Array, ""]
+    """The first so many are the set's, the rest are fill."""
+
+
+def portions(examples: Examples) -> tuple[Portion, ...]:
+    """A set in portions of 1,000, the last one filled up, so that one program scores all sets that have as many."""
+    size = max(1, min(EVALUATION_BATCH, examples.size))
+    order = filled(np.arange(examples.size, dtype=np.int32), size)
+    counts = jax.device_put([np.int32(min(size, examples.size - first)) for first in range(0, order.size, size)])
+    return tuple(Portion(on_device(examples.take(rows)), count) for rows, count in zip(order, counts, strict=True))
+
+
+def evaluate(params: Params, scored: Sequence[Portion], *, network: Network) -> tuple[float, float | None]:
+    """The mean loss over all examples of a set in portions and, where the targets are labels, the accuracy."""
+    sums = jax.device_get([(portion.size, *score(params, *portion, network=network)) for portion in scored])
+    count, loss, right = (float(np.sum(column, dtype=np.float64)) for column in zip(*sums, strict=True))
+    return loss / count, right / count if scored[0].examples.targets.ndim == 1 else None
+
+
 @partial(Program, static_argnames="network")
-def evaluate(params: Params, examples: Examples, *, network: Network) -> Scores:
-    """Scores over every example, in batches of 1,000 and one program."""
-    count = examples.inputs.shape[0]
-    order = filled(jnp.arange(count, dtype=jnp.int32), min(EVALUATION_BATCH, count))
-    labelled = examples.targets.ndim == 1
-
-    def score(sums: Scores, at: tuple[Array, Array]) -> tuple[Scores, None]:
-        batch, mask = gather(examples, *at), at[1]
-        z, a = propagate(params, batch.inputs, network)
-        C = output_loss(network.output, network.loss).value(z[-1], a[-1], wanted(batch.targets, a[-1]))
-        right = (labels_of(a[-1]) == batch.targets) & (mask > 0) if labelled else jnp.zeros_like(C, bool)
-        return Scores(sums.loss + jnp.sum(C * mask), sums.right + jnp.sum(right, dtype=jnp.int32)), None
-
-    none = Scores(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-    sums, _ = jax.lax.scan(score, none, (order, fill_weights(count, order.shape)))
-    return sums
+def score(
+    params: Params, examples: Examples, count: Int[Array, ""], *, network: Network
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Sums over a portion: of the losses, and how many examples are labelled right (0 for regression)."""
+    weights = fill_weights(count, (examples.inputs.shape[0],))
+    batch = converted(examples, weights)
+    z, a = propagate(params, batch.inputs, network)
+    C = output_loss(network.output, network.loss).value(z[-1], a[-1], wanted(batch.targets, a[-1]))
+    labelled = batch.targets.ndim == 1
+    right = (labels_of(a[-1]) == batch.targets) & (weights > 0) if labelled else jnp.zeros_like(C, bool)
+    return jnp.sum(C * weights), jnp.sum(right, dtype=jnp.int32)
 
 
 def labels_of(a: Outputs) -> Outputs:

@@ -31,6 +31,7 @@ from jaxmlp.training.epoch import (
     initial_state,
     key_of,
     mean_loss,
+    portions,
     prepared,
     train_steps,
 )
@@ -38,7 +39,7 @@ from jaxmlp.training.faults import first_fault
 from jaxmlp.training.privacy import PrivateTraining, steps_of_epoch
 from jaxmlp.training.recording import Recording, by_example, record_epoch, summary
 from jaxmlp.training.records import EpochRecord, Result
-from jaxmlp.training.run import Run, RunFolder
+from jaxmlp.training.run import Run, RunFolder, import_ahead
 
 log = logging.getLogger("jaxmlp")
 
@@ -245,6 +246,8 @@ def fit(
     [0, 1, 1, 0]
     """
     started = time.perf_counter()
+    if workdir is not None:
+        import_ahead()
     data = divided(experiment, load_for(experiment) if dataset is None else dataset)
     private = PrivateTraining.of(experiment, data.dataset.train.size)
     with memory_for(experiment):
@@ -292,7 +295,7 @@ def trained(
     dataset, held_out, indices, scale = data
     start = initial_state(experiment)
     training = Training(experiment, dataset.train, start.params, indices, private, dataset.shape)
-    validation = on_device(held_out)
+    network, validation = experiment.network, portions(held_out)
 
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
     if folder is not None:
@@ -331,7 +334,7 @@ def trained(
                     leave(epoch, part.losses.size)
             begun = time.perf_counter()
         assert part.loss is not None
-        loss, accuracy = scores(state.params, validation, experiment) if held_out.size else (None, None)
+        loss, accuracy = evaluate(state.params, validation, network=network) if validation else (None, None)
         refuse_divergence(experiment, epoch, training=part.loss, validation=loss)
         line = EpochRecord(
             epoch=epoch,
@@ -352,7 +355,7 @@ def trained(
         if epoch < experiment.train.epochs and stop():
             leave(epoch + 1, 0)
 
-    test_loss, test_accuracy = scores(state.params, on_device(dataset.test), experiment)
+    test_loss, test_accuracy = evaluate(state.params, portions(dataset.test), network=network)
     refuse_divergence(experiment, experiment.train.epochs, test=test_loss)
     result = Result(
         test_accuracy=test_accuracy,
@@ -542,10 +545,3 @@ class Training:
             f"the training examples {named}; a smaller optimizer.learning_rate than "
             f"{self.experiment.optimizer.learning_rate:g} may help"
         )
-
-
-def scores(params: Params, examples: Examples, experiment: Experiment) -> tuple[float, float | None]:
-    """The mean loss and, where the targets are labels, the accuracy over all of `examples`."""
-    sums = jax.device_get(evaluate(params, examples, network=experiment.network))
-    accuracy = int(sums.right) / examples.size if examples.targets.ndim == 1 else None
-    return float(sums.loss) / examples.size, accuracy

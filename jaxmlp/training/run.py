@@ -132,17 +132,20 @@ FILES = ("config.json", "metrics.jsonl", "result.json", "checkpoints", "recorded
 log = logging.getLogger("jaxmlp")
 
 
-def import_slow_ones() -> None:
-    """What a run's keeping needs takes half a second to import, in which XLA can compile."""
-    for name in ("orbax.checkpoint", "jaxmlp.training.events"):
-        import_module(name)
+def import_ahead() -> None:
+    """Begins to import what a run's keeping needs, half a second in which data can be read and XLA can compile."""
+
+    def slow_ones() -> None:
+        for name in ("orbax.checkpoint", "jaxmlp.training.events"):
+            import_module(name)
+
+    Thread(target=slow_ones).start()  # no daemon: the interpreter is not to end under an import
 
 
 class RunFolder:
     """Keeps a run as it goes, and lets nobody else write there meanwhile. Made by `RunFolder.open`; to be closed."""
 
     def __init__(self, path: Path, experiment: Experiment, lock: int) -> None:
-        Thread(target=import_slow_ones).start()  # no daemon: the interpreter is not to end under an import
         self.path, self.experiment, self._lock = path, experiment, lock
         self.saver = Saver(path / "checkpoints", experiment, partial(refuse_lost, path, lock))
         self._events: Any = None

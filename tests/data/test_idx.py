@@ -1,6 +1,7 @@
 """The reader trusts nothing: every damaged file is refused with a DataError that names it; none crashes or loads."""
 
 import gzip
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxmlp import DataError
+from jaxmlp.data import idx
 from jaxmlp.data.idx import load_idx, read_idx
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -211,3 +213,23 @@ def test_any_bytes_are_an_array_or_a_data_error(
     except DataError:
         return
     assert array.size == len(content) - 4 - 4 * dimensions
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**20])
+def test_a_gzip_file_of_several_members_is_read_as_one(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idx, "PIECE", piece)
+    content, path = valid(FILES[0]), tmp_path / f"{FILES[0]}.gz"
+    for cuts in ([0, 20, 58], [0, 2, 9, 16, 17, 58], [0, 16, 58]):
+        packed = [gzip.compress(content[a:b]) for a, b in itertools.pairwise(cuts)]
+        members = b"".join(packed)
+        for padding in (b"", b"\0" * 10):
+            path.write_bytes(padding.join([*packed, b""]))
+            assert read_idx(path, 3).tobytes() == content[16:]
+        path.write_bytes(members[:-1])
+        with pytest.raises(DataError, match="truncated"):
+            read_idx(path, 3)
+        path.write_bytes(members + b"more")
+        with pytest.raises(DataError, match="damaged"):
+            read_idx(path, 3)

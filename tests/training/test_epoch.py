@@ -22,6 +22,8 @@ from jaxmlp.training.epoch import (
     TrainState,
     evaluate,
     mean_loss,
+    portions,
+    score,
     train_epoch,
     train_steps,
 )
@@ -240,10 +242,19 @@ def test_evaluation_scores_every_example(count: int) -> None:
     rng = np.random.default_rng(count)
     examples = Examples(rng.integers(0, 256, (count, 20)).astype(np.uint8), rng.integers(0, 3, count).astype(np.int32))
     params = start(NETWORK, SGD).params
-    sums = evaluate(params, on_device(examples), network=NETWORK)
+    loss, accuracy = evaluate(params, portions(examples), network=NETWORK)
     a = np.asarray(jaxmlp.forward(params, jnp.asarray(examples.inputs, jnp.float32) / 255, NETWORK), np.float64)
-    np.testing.assert_allclose(sums.loss, ((a - np.eye(3)[examples.targets]) ** 2).sum(), rtol=1e-4)
-    assert int(sums.right) == (a.argmax(1) == examples.targets).sum()
+    np.testing.assert_allclose(loss, ((a - np.eye(3)[examples.targets]) ** 2).sum(1).mean(), rtol=1e-4)
+    assert accuracy == (a.argmax(1) == examples.targets).mean()
+
+
+def test_sets_of_1000_examples_and_more_are_scored_by_one_program() -> None:
+    network = Network((7, 3))
+    params, before = start(network, SGD).params, score.jitted._cache_size()
+    for count in (1000, 1001, 2500):
+        examples = Examples(np.zeros((count, 7), np.uint8), np.zeros(count, np.int32))
+        evaluate(params, portions(examples), network=network)
+    assert score.jitted._cache_size() == before + 1
 
 
 @settings(max_examples=20)
