@@ -136,8 +136,9 @@ def import_ahead() -> None:
     """Begins to import what a run's keeping needs, half a second in which data can be read and XLA can compile."""
 
     def slow_ones() -> None:
-        for name in ("orbax.checkpoint", "jaxmlp.training.events"):
-            import_module(name)
+        with contextlib.suppress(Exception):  # an interpreter that ends; other reasons come again with the need
+            for name in ("orbax.checkpoint", "jaxmlp.training.events"):
+                import_module(name)
 
     Thread(target=slow_ones).start()  # no daemon: the interpreter is not to end under an import
 
