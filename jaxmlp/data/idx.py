@@ -87,8 +87,8 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
 class Unzipped:
     """What a gzip file holds: its members, one after the other.
 
-    As gzip.open's file, but unzipped a megabyte at a time, during which other threads go on. gzip.open asks for the
-    interpreter's lock after every 8 kB (Python 3.11), and waits for each if another thread computes.
+    As gzip.open's file, but unzipped a packed megabyte at a time, during which other threads go on. gzip.open asks for
+    the interpreter's lock after every 8 kB (Python 3.11), and waits each time if another thread computes.
     """
 
     def __init__(self, packed: BinaryIO) -> None:
@@ -115,7 +115,7 @@ class Unzipped:
             parts.append(self.member.decompress(self.packed, most))
             self.packed = self.member.unconsumed_tail
             most -= len(parts[-1])
-            if ends and most and not self.member.eof:
+            if ends and not self.member.eof:
                 raise EOFError
         return b"".join(parts)
 

@@ -238,7 +238,7 @@ class Portion(NamedTuple):
 
 
 def portions(examples: Examples) -> tuple[Portion, ...]:
-    """A set in portions of 1,000, the last one filled up, so that one program scores all sets that have as many."""
+    """A set in portions of 1,000, the last one filled up: one program scores every set of 1,000 and more."""
     size = max(1, min(EVALUATION_BATCH, examples.size))
     order = filled(np.arange(examples.size, dtype=np.int32), size)
     counts = jax.device_put([np.int32(min(size, examples.size - first)) for first in range(0, order.size, size)])

@@ -133,7 +133,10 @@ log = logging.getLogger("jaxmlp")
 
 
 def import_ahead() -> None:
-    """Begins to import what a run's keeping needs, half a second in which data can be read and XLA can compile."""
+    """Begins to import what a run's keeping needs, half a second in which data can be read and XLA can compile.
+
+    A process that ends sooner, with an error, waits for it.
+    """
 
     def slow_ones() -> None:
         with contextlib.suppress(Exception):  # an interpreter that ends; other reasons come again with the need

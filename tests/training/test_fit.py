@@ -73,7 +73,7 @@ def test_manual_and_automatic_gradients_give_the_same_curve(digits: Dataset) -> 
     )
 
 
-def test_the_seed_is_of_the_initial_parameters_too(digits: Dataset) -> None:
+def test_the_seed_is_of_the_initial_parameters_too() -> None:
     first, other = (initial_state(shorter(seed=seed)).params for seed in (0, 1))
     assert (first[0].kernel != other[0].kernel).all()
 

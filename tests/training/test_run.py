@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -209,3 +210,17 @@ def test_what_is_no_record_is_a_clear_error(name: str, old: str, new: str, folde
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(RunError, match=f"{name}: the run can't be read"):
         jaxmlp.load(folder)
+
+
+def test_a_process_that_ends_with_an_error_while_it_imports_says_nothing_else(tmp_path: Path) -> None:
+    code = """
+import sys, jax, jaxmlp
+jax.devices()
+experiment = jaxmlp.Experiment(jaxmlp.Network((4, 2)), jaxmlp.Data("npz:none.npz"))
+try:
+    jaxmlp.fit(experiment, workdir=sys.argv[1])
+except jaxmlp.DataError as error:
+    print(error, file=sys.stderr)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, check=True)
+    assert ended.stderr.count("\n") == 1, ended.stderr
