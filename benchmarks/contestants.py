@@ -82,9 +82,9 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
     def accuracy() -> float:
         nonlocal test
         test = test or portions(dataset.test)
-        _, accuracy = evaluate(state.params, test, network=network)
-        assert accuracy is not None
-        return accuracy
+        _, found = evaluate(state.params, test, network=network)
+        assert found is not None
+        return found
 
     return Trainer(epoch, accuracy)
 

@@ -473,17 +473,9 @@ def scratch(quantity: Callable[[Trace], Any], count: int) -> int:
         jax.ShapeDtypeStruct((count,), np.int32),
         jax.ShapeDtypeStruct((count,), np.float32),
     )
-    compiled = (
-        jax.jit(lambda p, b: quantity(jaxmlp.backpropagate(p, b, network)))
-        .lower(params, batch)
-        .compile(
-            {
-                "xla_cpu_use_fusion_emitters": True,
-                "xla_backend_optimization_level": 3,
-            }  # XLA's own, whatever XLA_FLAGS says
-        )
-    )
-    bytes_: int = compiled.memory_analysis().temp_size_in_bytes
+    own_way = {"xla_cpu_use_fusion_emitters": True, "xla_backend_optimization_level": 3}  # XLA's, not the tests'
+    lowered = jax.jit(lambda p, b: quantity(jaxmlp.backpropagate(p, b, network))).lower(params, batch)
+    bytes_: int = lowered.compile(own_way).memory_analysis().temp_size_in_bytes
     return bytes_
 
 
