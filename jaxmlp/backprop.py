@@ -102,10 +102,31 @@ def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "
 
 
 def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
-    """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed."""
-    if is_long((A.shape[1], D.shape[1])):
-        return (transposed(D) @ A).T
-    return transposed(A, None if D.shape[1] >= WIDE else SMALL) @ D
+    """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed.
+
+    Of many inputs on one core, the sum of both halves of the batch.
+    """
+    (B, n_in), n_out = A.shape, D.shape[1]
+    alone = isinstance(B, int) and on_one_core(B, n_in, n_out)  # B may be a symbol of jax.export
+    most = FEW if alone else SMALL
+    if not is_long((n_in, n_out)):
+        return transposed(A, None if n_out >= WIDE else most) @ D
+    if alone and A.size > MANY:
+        return (transposed(D[: B // 2], most) @ A[: B // 2] + transposed(D[B // 2 :], most) @ A[B // 2 :]).T
+    return (transposed(D, most) @ A).T
+
+
+def on_one_core(B: int, n_in: int, n_out: int) -> bool:
+    """Whether a layer has so little to compute that XLA leaves `x W` to one core of a CPU: YNNPACK's rule, as measured.
+
+    To wake another takes as long as some of the layer's products: all that it computes is to stay on one.
+    """
+    padded_B, padded_n_out = (max(16, 1 << (n - 1).bit_length()) for n in (B, n_out))
+    return padded_B * n_in * padded_n_out < 2**21 and on_cpu()
+
+
+MANY = 90_000
+"""Numbers of inputs from which on YNNPACK shares D^T A among cores, however little there is to compute."""
 
 
 WIDE = 2048
@@ -123,6 +144,10 @@ def is_long(shape: tuple[int, ...]) -> bool:
 
 SMALL = 1024
 """Numbers of a matrix that a CPU takes no time to speak of to transpose."""
+
+
+FEW = 8 * SMALL
+"""Numbers that it takes less time to transpose than to wake another core, as for a transposed matrix's product."""
 
 
 def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int | None = SMALL) -> Float[Array, "n m"]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.backprop import decayed, passed_back, summed, transposed
+from jaxmlp.backprop import MANY, decayed, on_one_core, passed_back, summed, transposed
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
 
@@ -267,3 +267,28 @@ def test_matrices_are_transposed_in_memory_where_the_host_computes(monkeypatch: 
     assert "optimization_barrier" not in program()
     with jax.default_device(jax.devices("cpu")[0]):
         assert "optimization_barrier" in program()
+
+
+@pytest.mark.parametrize(
+    ("B", "n_in", "n_out", "alone"),
+    [
+        (1, 784, 100, True), (10, 784, 100, True), (16, 784, 128, True), (10, 784, 200, False), (20, 784, 100, False),
+        (32, 784, 64, True), (128, 784, 16, True), (128, 784, 20, False), (144, 784, 16, False), (128, 1024, 16, False),
+    ],
+)  # fmt: skip
+def test_which_layers_stay_on_one_core(B: int, n_in: int, n_out: int, alone: bool) -> None:
+    assert on_one_core(B, n_in, n_out) == alone
+
+
+def test_no_layer_of_an_accelerator_is_kept_to_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not on_one_core(10, 784, 16)
+
+
+@pytest.mark.parametrize("batch", [115, 127, 128])
+def test_the_gradient_of_many_inputs_is_that_of_both_halves(batch: int) -> None:
+    network = Network((784, 12, 3))
+    params, drawn = jaxmlp.init(jax.random.key(0), network), make_batch(network, batch, "labels", 0, "float32")
+    assert drawn.inputs.size > MANY
+    manual, auto = jaxmlp.backprop(params, drawn, network), jax.grad(jaxmlp.loss)(params, drawn, network)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), manual, auto)

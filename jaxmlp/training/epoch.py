@@ -1,5 +1,6 @@
 """The compiled epoch: one program that scans over all mini-batches; and the compiled evaluation."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from numpy.typing import NDArray
 
-from jaxmlp.backprop import is_long, value_and_backprop
+from jaxmlp.backprop import is_long, on_one_core, value_and_backprop
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
@@ -177,7 +178,13 @@ class Part(NamedTuple):
         return Part(*jax.device_put(numbers))
 
 
-@partial(Program, static_argnames="recipe")
+def small_step(state: Any, losses: Any, batches: Examples, part: Any, *, recipe: Recipe) -> bool:
+    """Of `train_steps`' arguments, whether a step stays on one core: its products, and no distortions beside them."""
+    sizes, batch_size = recipe.network.sizes, batches.inputs.shape[1]
+    return not recipe.distort and all(on_one_core(batch_size, *ends) for ends in itertools.pairwise(sizes))
+
+
+@partial(Program, small=small_step, static_argnames="recipe")
 def train_steps(
     state: TrainState,
     losses: Float[Array, " steps"],

@@ -17,21 +17,32 @@ updated where they are, once all has read them, and not beside a copy that each 
 784-512-512-10 and 784-2048-2048-10 in batches of 128 (docs/speed.md)."""
 
 
+ON_ONE_CORE = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+"""No kernel shared among cores: for a program whose products are not, as waking a core for the others takes longer than
+it saves: 0.72 of an epoch's time at 784-100-10 in batches of 10."""
+
+
 class Program:
     """`jax.jit` of a function that no other jitted one calls; for a CPU, with the options `CPU_OPTIONS`.
 
-    Which device it is for is asked when it is called: an import starts no backend.
+    Which device it is for is asked when it is called: an import starts no backend. `small` says of its arguments
+    whether all that it computes is to stay on one core.
     """
 
-    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], small: Callable[..., bool] = lambda *args, **named: False, **options: Any
+    ) -> None:
+        self.small = small
         self.for_cpu = jax.jit(function, compiler_options=CPU_OPTIONS, **options)
+        self.for_one_core = jax.jit(function, compiler_options=CPU_OPTIONS | ON_ONE_CORE, **options)
         self.for_others = jax.jit(function, **options)
         update_wrapper(self, function)
 
-    @property
-    def jitted(self) -> Any:
-        """What `jax.jit` gives, for the default device."""
-        return self.for_cpu if on_cpu() else self.for_others
+    def jitted(self, *args: Any, **named: Any) -> Any:
+        """What `jax.jit` gives, for the default device and such arguments."""
+        if not on_cpu():
+            return self.for_others
+        return self.for_one_core if self.small(*args, **named) else self.for_cpu
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        return self.jitted(*args, **named)
+        return self.jitted(*args, **named)(*args, **named)

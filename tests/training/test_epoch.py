@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import re
 from typing import Any
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
-from jaxmlp.backprop import WIDE
+from jaxmlp.backprop import MANY, WIDE
 from jaxmlp.data.dataset import Examples, on_device
+from jaxmlp.data.distortions import Distort
 from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.epoch import (
     Part,
@@ -24,6 +26,7 @@ from jaxmlp.training.epoch import (
     mean_loss,
     portions,
     score,
+    small_step,
     train_epoch,
     train_steps,
 )
@@ -116,12 +119,12 @@ def test_manual_and_automatic_gradients_train_alike(digits: Dataset, output: str
 
 
 def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) -> None:
-    train_steps.jitted.clear_cache()
+    train_steps.for_one_core.clear_cache()
     examples, state = on_device(digits.train), start(NETWORK, SGD)
     for epoch in range(1, 4):
         order = jax.device_put(order_of(0, epoch, 203, 50))
         state, _, _ = train_epoch(state, in_order(examples, order), 203, recipe=Recipe(NETWORK, SGD))
-    assert train_steps.jitted._cache_size() == 1
+    assert train_steps.for_one_core._cache_size() == 1
 
 
 def rolled(array: Any, by: int) -> Any:
@@ -155,13 +158,9 @@ def test_parameters_that_are_not_finite_are_noticed(digits: Dataset) -> None:
 
 def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
-    program = train_steps.jitted.lower(
-        start(NETWORK, SGD),
-        jnp.zeros(5, jnp.float32),
-        in_order(on_device(digits.train), order),
-        Part.of(0, 5, seed=0, number=0, total=203),
-        recipe=Recipe(NETWORK, SGD),
-    ).as_text()
+    batches, part = in_order(on_device(digits.train), order), Part.of(0, 5, seed=0, number=0, total=203)
+    state, losses, recipe = start(NETWORK, SGD), jnp.zeros(5, jnp.float32), Recipe(NETWORK, SGD)
+    program = train_steps.for_cpu.lower(state, losses, batches, part, recipe=recipe).as_text()
     assert "5x50x20xui8" in program
     assert "5x50x20xf32" not in program
     assert "50x20xf32" in program
@@ -177,13 +176,14 @@ def lowered_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7, batch: 
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
     inputs = jax.ShapeDtypeStruct((steps, batch, sizes[0]), np.uint8)
     targets = jax.ShapeDtypeStruct((steps, batch), np.int32)
-    return train_steps.jitted.lower(
+    args = (
         TrainState(params, jax.eval_shape(SGD.init, params)),
         jax.ShapeDtypeStruct((steps,), np.float32),
         Examples(inputs, targets),
         jax.eval_shape(lambda: Part.of(0, 0, seed=0, number=0, total=0)),
-        recipe=Recipe(network, SGD, gradient),
     )
+    recipe = Recipe(network, SGD, gradient)
+    return train_steps.jitted(*args, recipe=recipe).lower(*args, recipe=recipe)
 
 
 def loop_of(compiled: Any) -> str:
@@ -223,6 +223,30 @@ def test_a_step_updates_matrices_where_they_are(gradient: str) -> None:
     assert not re.findall(r"= f32\[\d+,\d+\]\S* copy\(", loop_of(compiled))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "batch"),
+    [((784, 16, 16, 10), 10), ((784, 16, 16, 10), 128), ((784, 32, 10), 64), ((784, 100, 10), 16), ((784, 10), 99)],
+)
+def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -> None:
+    loop = loop_of(lowered_epoch(sizes, "manual", batch=batch).compile(OWN_WAY))
+    assert 'outer_dimension_partitions":["' not in loop
+    assert " dot(" not in loop  # Eigen's, whose threads take over; YNNPACK's are fusions
+    assert "ynn" in loop
+
+
+def test_distortions_have_all_cores() -> None:
+    batches = Examples(np.zeros((7, 10, 784), np.uint8), np.zeros((7, 10), np.int32))
+    recipe = Recipe(Network((784, 16, 10)), SGD)
+    assert small_step(None, None, batches, None, recipe=recipe)
+    assert not small_step(None, None, batches, None, recipe=dataclasses.replace(recipe, distort=Distort(0.1)))
+
+
+@pytest.mark.parametrize("batch", [100, 127, 128])
+def test_many_inputs_of_a_small_step_are_summed_by_halves_of_the_batch(batch: int) -> None:
+    products = lowered_epoch((784, 16, 10), "manual", batch=batch).as_text().count("stablehlo.dot_general")
+    assert products == 5 + (batch * 784 > MANY)
+
+
 @pytest.mark.parametrize("units", [1024, WIDE - 1, WIDE])
 @pytest.mark.parametrize("batch", [2, 128])
 def test_inputs_are_transposed_in_memory_where_the_layer_is_wide(units: int, batch: int) -> None:
@@ -250,11 +274,11 @@ def test_evaluation_scores_every_example(count: int) -> None:
 
 def test_sets_of_1000_examples_and_more_are_scored_by_one_program() -> None:
     network = Network((7, 3))
-    params, before = start(network, SGD).params, score.jitted._cache_size()
+    params, before = start(network, SGD).params, score.for_cpu._cache_size()
     for count in (1000, 1001, 2500):
         examples = Examples(np.zeros((count, 7), np.uint8), np.zeros(count, np.int32))
         evaluate(params, portions(examples), network=network)
-    assert score.jitted._cache_size() == before + 1
+    assert score.for_cpu._cache_size() == before + 1
 
 
 @settings(max_examples=20)

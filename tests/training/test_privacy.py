@@ -266,11 +266,11 @@ def test_the_calibrated_noise_spends_the_epsilon_asked_for_and_no_more(
 
 @pytest.mark.own_precision
 def test_a_private_run_learns_in_one_program_and_spends_what_it_may(digits: Dataset, tmp_path: Path) -> None:
-    privacy.train_private_epoch.jitted.clear_cache()
+    privacy.train_private_epoch.for_cpu.clear_cache()
     run = jaxmlp.fit(PRIVATE, digits, workdir=tmp_path / "run")
-    assert privacy.train_private_epoch.jitted._cache_size() == 1
+    assert privacy.train_private_epoch.for_cpu._cache_size() == 1
     jaxmlp.fit(replace(PRIVATE, privacy=Privacy(epsilon=2.0, delta=1e-3, clip=0.25)), digits)
-    assert privacy.train_private_epoch.jitted._cache_size() == 1
+    assert privacy.train_private_epoch.for_cpu._cache_size() == 1
     assert run.result.test_accuracy > 0.8
     spent = [record.epsilon for record in run.history]
     assert spent == sorted(set(spent))

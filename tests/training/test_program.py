@@ -18,17 +18,33 @@ def test_a_program_is_the_function_compiled_once_for_each_static_argument() -> N
     program = Program(twice, static_argnames="plus")
     for plus in (1, 2, 1):
         assert program(jnp.ones(3), plus=plus).tolist() == [2.0 + plus] * 3
-    assert program.jitted._cache_size() == 2
+    assert program.for_cpu._cache_size() == 2
 
 
 def test_the_default_device_says_which_program(monkeypatch: pytest.MonkeyPatch) -> None:
     program = Program(twice, static_argnames="plus")
-    assert program.jitted is program.for_cpu
+    assert program.jitted(jnp.ones(3), plus=1) is program.for_cpu
     with jax.default_device(jax.devices("cpu")[0]):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        assert program.jitted is program.for_cpu
-    assert program.jitted is program.for_others
+        assert program.jitted(jnp.ones(3), plus=1) is program.for_cpu
+    assert program.jitted(jnp.ones(3), plus=1) is program.for_others
     assert program(jnp.ones(3), plus=1).tolist() == [3.0] * 3
+
+
+def test_a_small_programs_kernels_are_shared_among_no_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(twice, small=lambda x, plus: x.size <= 3, static_argnames="plus")
+    small, large = jnp.ones(3), jnp.ones(2**22)
+    assert program.jitted(small, plus=1) is program.for_one_core
+    assert program.jitted(large, plus=1) is program.for_cpu
+    assert program(small, plus=1).tolist() == [3.0] * 3
+    assert program.for_one_core._cache_size() == 1
+    shared = {
+        jitted: 'outer_dimension_partitions":["' in jitted.lower(large, plus=1).compile().as_text()
+        for jitted in (program.for_cpu, program.for_one_core)
+    }
+    assert shared == {program.for_cpu: len(os.sched_getaffinity(0)) > 1, program.for_one_core: False}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert program.jitted(small, plus=1) is program.for_others
 
 
 def ran(code: str, **variables: str) -> None:

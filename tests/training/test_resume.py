@@ -132,10 +132,10 @@ def test_the_checkpoints_in_the_middle_of_an_epoch_are_of_no_consequence(
 def test_one_program_serves_all_parts_of_all_epochs(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxmlp.training.epoch import train_steps
 
-    train_steps.jitted.clear_cache()
+    train_steps.for_one_core.clear_cache()
     monkeypatch.setattr(fitting, "FIRST_PORTION", 1)
     jaxmlp.fit(EXPERIMENT, digits)
-    assert train_steps.jitted._cache_size() == 1
+    assert train_steps.for_one_core._cache_size() == 1
 
 
 def test_resuming_where_nothing_is_begins_and_where_all_is_done_trains_nothing(digits: Dataset, tmp_path: Path) -> None:
