@@ -36,6 +36,11 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that takes longest comes first, lest all others wait for it at the end."""
+    items.sort(key=lambda item: "killed_50_times" not in item.name)
+
+
 @pytest.fixture(autouse=True)
 def log_lines_reach_the_test() -> None:
     """Whatever command, or library, ran in this process before."""
