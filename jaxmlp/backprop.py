@@ -104,29 +104,32 @@ def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "
 def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed.
 
-    Of many inputs on one core, the sum of both halves of the batch.
+    Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves.
     """
     (B, n_in), n_out = A.shape, D.shape[1]
-    alone = isinstance(B, int) and on_one_core(B, n_in, n_out)  # B may be a symbol of jax.export
-    most = FEW if alone else SMALL
+    known = all(isinstance(n, int) for n in (B, n_in, n_out))  # unlike the symbols of jax.export
+    one_core = known and on_one_core(B, n_in, n_out)
+    most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
         return transposed(A, None if n_out >= WIDE else most) @ D
-    if alone and A.size > MANY:
-        return (transposed(D[: B // 2], most) @ A[: B // 2] + transposed(D[B // 2 :], most) @ A[B // 2 :]).T
+    if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
+        halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
+        first, second = (transposed(D, most) @ A for A, D in halves)
+        return (first + second).T
     return (transposed(D, most) @ A).T
 
 
 def on_one_core(B: int, n_in: int, n_out: int) -> bool:
     """Whether a layer has so little to compute that XLA leaves `x W` to one core of a CPU: YNNPACK's rule, as measured.
 
-    To wake another takes as long as some of the layer's products: all that it computes is to stay on one.
+    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one.
     """
     padded_B, padded_n_out = (max(16, 1 << (n - 1).bit_length()) for n in (B, n_out))
     return padded_B * n_in * padded_n_out < 2**21 and on_cpu()
 
 
 MANY = 90_000
-"""Numbers of inputs from which on YNNPACK shares D^T A among cores, however little there is to compute."""
+"""Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
 
 
 WIDE = 2048
@@ -147,7 +150,7 @@ SMALL = 1024
 
 
 FEW = 8 * SMALL
-"""Numbers that it takes less time to transpose than to wake another core, as for a transposed matrix's product."""
+"""Numbers of a matrix that is transposed sooner than the other core wakes that a product across its rows asks for."""
 
 
 def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int | None = SMALL) -> Float[Array, "n m"]:

@@ -18,8 +18,8 @@ updated where they are, once all has read them, and not beside a copy that each 
 
 
 ON_ONE_CORE = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
-"""No kernel shared among cores: for a program whose products are not, as waking a core for the others takes longer than
-it saves: 0.72 of an epoch's time at 784-100-10 in batches of 10."""
+"""No kernel shared among cores: for a program whose products are not shared, as waking a core for the rest takes longer
+than it saves: 0.79 of an epoch's time at 784-100-10 in batches of 10 (docs/speed.md)."""
 
 
 class Program:
