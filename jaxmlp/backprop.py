@@ -18,7 +18,7 @@ With dropout, a mask M^l stands between a^l and the next layer's inputs A^l = M^
 there: D^l = f_l'(z^l)^T (M^l * (D^(l+1) W^(l+1)^T)). The penalty l2/2 |W^l|^2 adds l2 W^l to a weight's derivative.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,8 +107,7 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves.
     """
     (B, n_in), n_out = A.shape, D.shape[1]
-    known = all(isinstance(n, int) for n in (B, n_in, n_out))  # unlike the symbols of jax.export
-    one_core = known and on_one_core(B, n_in, n_out)
+    one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
     most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
         return transposed(A, None if n_out >= WIDE else most) @ D
@@ -117,6 +116,11 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
         first, second = (transposed(D, most) @ A for A, D in halves)
         return (first + second).T
     return (transposed(D, most) @ A).T
+
+
+def known(shape: tuple[Any, ...]) -> bool:
+    """Whether a shape is of numbers, unlike one with symbols of jax.export."""
+    return all(isinstance(n, int) for n in shape)
 
 
 def on_one_core(B: int, n_in: int, n_out: int) -> bool:
@@ -160,8 +164,7 @@ def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int | None = SMAL
     of a step's time for the lesson's network in batches of 10, 0.95 for 784-2048-2048-10 in batches of 128
     (docs/speed.md). `jax.grad` has no way to ask for that.
     """
-    known = all(isinstance(n, int) for n in matrix.shape)  # unlike the symbols of jax.export
-    if not known or (most is not None and matrix.size > most) or not on_cpu():
+    if not known(matrix.shape) or (most is not None and matrix.size > most) or not on_cpu():
         return jnp.transpose(matrix)
     own: Array = jax.lax.optimization_barrier(jnp.transpose(matrix))  # type: ignore[no-untyped-call]
     return own
