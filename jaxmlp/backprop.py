@@ -110,7 +110,7 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
     most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
-        return transposed(A, None if n_out >= WIDE else most) @ D
+        return transposed(A, None if n_out >= WIDE and B < 128 else most) @ D
     if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
         halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
         first, second = (transposed(D, most) @ A for A, D in halves)
@@ -137,7 +137,7 @@ MANY = 90_000
 
 
 WIDE = 2048
-"""Units of a layer from which on A^T in memory saves its product with D more than a CPU takes to make it."""
+"""Units of a layer from which on, of fewer than 128 examples, A^T in memory saves A^T D more than it takes to make."""
 
 
 LONG = 4
