@@ -27,6 +27,7 @@ from jaxmlp.training.epoch import (
     Recipe,
     Trained,
     TrainState,
+    compile_ahead,
     evaluate,
     initial_state,
     key_of,
@@ -248,7 +249,10 @@ def fit(
     started = time.perf_counter()
     if workdir is not None:
         import_ahead()
-    data = divided(experiment, load_for(experiment) if dataset is None else dataset)
+    if dataset is None:
+        compile_ahead(experiment)
+        dataset = load_for(experiment)
+    data = divided(experiment, dataset)
     private = PrivateTraining.of(experiment, data.dataset.train.size)
     with memory_for(experiment):
         if workdir is None:
