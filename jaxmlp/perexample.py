@@ -102,8 +102,7 @@ def cosines(trace: Trace) -> Float[Array, " B"]:
 
 def squared_norm(gradient: Params) -> Float[Array, ""]:
     """|v|^2 of a v in the shape of the parameters."""
-    v = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])  # one sum, not one a leaf
-    return jnp.sum(v * v)
+    return jnp.sum(jnp.stack([jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(gradient)]))
 
 
 def combined(trace: Trace, coefficients: Float[Array, " B"] | Float[Array, "L B"]) -> Params:

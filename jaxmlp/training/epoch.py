@@ -70,6 +70,11 @@ class Recipe:
         """Whether a step draws random numbers."""
         return bool(self.distort) or self.network.dropout > 0 or self.network.input_dropout > 0
 
+    def small(self, batch_size: int) -> bool:
+        """Whether a step of so many examples stays on one core: its products, and no distortions beside them."""
+        pairs = itertools.pairwise(self.network.sizes)
+        return not self.distort and all(on_one_core(batch_size, *ends) for ends in pairs)
+
 
 def initial_state(experiment: Experiment) -> TrainState:
     """What the experiment starts from, a function of its seed."""
@@ -199,13 +204,11 @@ class Part(NamedTuple):
         return Part(*jax.device_put(numbers))
 
 
-def small_step(state: Any, losses: Any, batches: Examples, part: Any, *, recipe: Recipe) -> bool:
-    """Of `train_steps`' arguments, whether a step stays on one core: its products, and no distortions beside them."""
-    sizes, batch_size = recipe.network.sizes, batches.inputs.shape[1]
-    return not recipe.distort and all(on_one_core(batch_size, *ends) for ends in itertools.pairwise(sizes))
-
-
-@partial(Program, small=small_step, static_argnames="recipe")
+@partial(
+    Program,
+    small=lambda state, losses, batches, part, *, recipe: recipe.small(batches.inputs.shape[1]),
+    static_argnames="recipe",
+)
 def train_steps(
     state: TrainState,
     losses: Float[Array, " steps"],

@@ -152,12 +152,13 @@ def gradient_histogram(step: Step) -> Float[Array, "L 20"]:
     They are elements of the mean gradient. Cockpit's histograms count every example's, B times as many, which a trace
     doesn't have one by one.
     """
-    counted = []
-    for layer in step.gradient:
-        size = jnp.abs(jnp.concatenate([leaf.ravel() for leaf in layer]))
-        below = [jnp.sum(size < edge, dtype=size.dtype) for edge in EDGES]
-        counted.append(jnp.diff(jnp.stack([jnp.zeros_like(below[0]), *below, jnp.full_like(below[0], size.size)])))
-    return jnp.stack(counted)
+
+    def counted(leaf: Array) -> Array:
+        size = jnp.abs(leaf).ravel()
+        reached = sum((~(size < edge)).astype(jnp.int32) for edge in EDGES)  # how many edges: NaN all of them
+        return jnp.bincount(reached, length=len(EDGES) + 1).astype(leaf.dtype)
+
+    return jnp.stack([counted(layer.kernel) + counted(layer.bias) for layer in step.gradient])
 
 
 def moved(step: Step, since: Params) -> Float[Array, " L"]:

@@ -18,7 +18,12 @@ from jaxmlp.training.instruments import OF_EXAMPLES, Step, measure, slopes
 from jaxmlp.training.program import Program
 
 
-@partial(Program, static_argnames=("recipe", "record"), donate_argnames="state")
+@partial(
+    Program,
+    small=lambda state, start, examples, order, part, *, recipe, record: recipe.small(order.shape[1]),
+    static_argnames=("recipe", "record"),
+    donate_argnames="state",
+)
 def record_epoch(
     state: TrainState,
     start: Params,

@@ -28,7 +28,6 @@ from jaxmlp.training.epoch import (
     mean_loss,
     portions,
     score,
-    small_step,
     train_epoch,
     train_steps,
 )
@@ -231,8 +230,11 @@ def test_a_step_updates_matrices_where_they_are(gradient: str) -> None:
     [((784, 16, 16, 10), 10), ((784, 16, 16, 10), 128), ((784, 32, 10), 64), ((784, 100, 10), 16), ((784, 10), 99)],
 )
 def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -> None:
-    batches = Examples(np.zeros((7, batch, sizes[0]), np.uint8), np.zeros((7, batch), np.int32))
-    assert small_step(None, None, batches, None, recipe=Recipe(Network(sizes), SGD))
+    batches, recipe = (
+        Examples(np.zeros((7, batch, sizes[0]), np.uint8), np.zeros((7, batch))),
+        Recipe(Network(sizes), SGD),
+    )
+    assert train_steps.jitted(None, None, batches, None, recipe=recipe) is train_steps.for_one_core
     loop = loop_of(lowered_epoch(sizes, "manual", batch=batch).compile(OWN_WAY))
     assert 'outer_dimension_partitions":["' not in loop
     assert " dot(" not in loop  # Eigen's, whose threads take over; YNNPACK's are fusions
@@ -240,10 +242,9 @@ def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -
 
 
 def test_distortions_have_all_cores() -> None:
-    batches = Examples(np.zeros((7, 10, 784), np.uint8), np.zeros((7, 10), np.int32))
     recipe = Recipe(Network((784, 16, 10)), SGD)
-    assert small_step(None, None, batches, None, recipe=recipe)
-    assert not small_step(None, None, batches, None, recipe=dataclasses.replace(recipe, distort=Distort(0.1)))
+    assert recipe.small(10)
+    assert not dataclasses.replace(recipe, distort=Distort(0.1)).small(10)
 
 
 @pytest.mark.parametrize("batch", [100, 127, 128])

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,12 +11,13 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Batch, Data, Dataset, Experiment, Network, Optimizer, Record, Train
-from jaxmlp.data.dataset import on_device, split_indices
+from jaxmlp.data.dataset import Examples, on_device, split_indices
 from jaxmlp.training.batches import order_of
 from jaxmlp.training.config import QuantityName
-from jaxmlp.training.epoch import initial_state
+from jaxmlp.training.epoch import Part, Recipe, TrainState, initial_state
 from jaxmlp.training.instruments import OF_EXAMPLES
-from jaxmlp.training.recording import by_example, summary
+from jaxmlp.training.optimizers import make
+from jaxmlp.training.recording import by_example, record_epoch, summary
 
 QUANTITIES: tuple[QuantityName, ...] = get_args(QuantityName)
 PLAIN = Experiment(
@@ -43,6 +45,32 @@ def run(full: Path, digits: Dataset) -> jaxmlp.Run:
         with jax.transfer_guard("disallow"):
             jaxmlp.fit(FULL, digits, workdir=full)
     return jaxmlp.load(full)
+
+
+def arguments(sizes: tuple[int, ...], batch: int) -> tuple[Any, ...]:
+    """Of `record_epoch`, for 7 steps, and the recipe."""
+    network, optimizer = Network(sizes), make(Optimizer("sgd", 0.5))
+    params = jaxmlp.init(jax.random.key(0), network)
+    examples = Examples(np.zeros((7 * batch, sizes[0]), np.uint8), np.zeros(7 * batch, np.int32))
+    order = np.arange(7 * batch, dtype=np.int32).reshape(7, batch)
+    state = TrainState(params, optimizer.init(params))
+    return state, params, examples, order, Part.of(0, 7, 0, 0, 7 * batch), Recipe(network, optimizer)
+
+
+def test_a_recorded_step_is_on_one_core_where_a_step_is() -> None:
+    for sizes, batch, one_core in (((784, 16, 10), 32, True), ((784, 100, 10), 128, False)):
+        *positional, recipe = arguments(sizes, batch)
+        chosen = record_epoch.jitted(*positional, recipe=recipe, record=Record(("loss",)))
+        assert chosen is (record_epoch.for_one_core if one_core else record_epoch.for_cpu)
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_no_quantity_copies_the_parameters(name: QuantityName) -> None:
+    """Side by side, for one sum over all: XLA takes five times a gradient's time for that, where cores share it."""
+    *positional, recipe = arguments((784, 64, 10), 32)
+    program = record_epoch.for_cpu.lower(*positional, recipe=recipe, record=Record((name,))).as_text()
+    joined = [int(n) for n in re.findall(r"stablehlo\.concatenate .*-> tensor<(\d+)x\w+>", program)]
+    assert max(joined, default=0) < 784
 
 
 def test_what_is_recorded_is_what_a_plain_loop_finds(run: jaxmlp.Run, full: Path, digits: Dataset) -> None:
