@@ -1,16 +1,18 @@
-"""What recording costs: epochs of the lesson's network that record nothing, what is cheap, and each quantity alone.
+"""What recording costs: epochs that record nothing, what is cheap, and each quantity alone.
 
     python -m benchmarks.recording
+    python -m benchmarks.recording --sizes 784 512 512 10 --batch-size 128 --turns 5
 
-784-16-16-10, batches of 32, all 60,000 training images, every quantity recorded at every step. The contestants take
-turns, and each epoch is followed by one of `train_epoch`, which records nothing: the ratios are of such neighbours, so
-that a slow second of the machine slows both.
+By default the lesson's network, 784-16-16-10, in batches of 32; all 60,000 training images, every quantity recorded at
+every step. The contestants take turns, and each epoch is followed by one of `train_epoch`, which records nothing: the
+ratios are of such neighbours, so that a slow second of the machine slows both.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import jax
@@ -18,7 +20,7 @@ import jax
 import jaxmlp
 from benchmarks.compare import processor
 from benchmarks.sick_runs import LESSON
-from jaxmlp import Optimizer, Record
+from jaxmlp import Network, Optimizer, Record
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.config import QuantityName
@@ -28,15 +30,15 @@ from jaxmlp.training.optimizers import make
 from jaxmlp.training.recording import record_epoch
 
 
-def contestant(record: Record | None, examples: Examples) -> Callable[[int], float]:
+def contestant(record: Record | None, examples: Examples, network: Network, batch_size: int) -> Callable[[int], float]:
     """A function that trains an epoch and gives its seconds, the transfer of what is recorded included."""
-    optimizer, start = make(Optimizer("sgd", 0.7)), jaxmlp.init(jax.random.key(0), LESSON)
+    optimizer, start = make(Optimizer("sgd", 0.7)), jaxmlp.init(jax.random.key(0), network)
     copy = jax.tree.map(lambda leaf: leaf.copy(), start)
-    state, recipe = TrainState(copy, optimizer.init(copy)), Recipe(LESSON, optimizer)
+    state, recipe = TrainState(copy, optimizer.init(copy)), Recipe(network, optimizer)
 
     def epoch(turn: int) -> float:
         nonlocal state
-        order = jax.device_put(order_of(0, turn, examples.size, 32))
+        order = jax.device_put(order_of(0, turn, examples.size, batch_size))
         begun = time.perf_counter()
         if record is None:
             state, cost, _ = train_epoch(state, in_order(examples, order), examples.size, recipe=recipe)
@@ -55,7 +57,10 @@ def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=21, help="turns that count, 2 or more")
+    parser.add_argument("--sizes", type=int, nargs="+", default=LESSON.sizes, help="of the network's layers")
+    parser.add_argument("--batch-size", type=int, default=32, help="examples a step")
     given = parser.parse_args()
+    network = replace(LESSON, sizes=tuple(given.sizes))
     examples = on_device(jaxmlp.load_data("mnist").train)  # shared, or the one used last would be nearest
     advised, names = tuple(ADVISED.split()), get_args(QuantityName)
     cheap = ("loss", "noise_scale", "norm_test", "example_losses", "example_norms")
@@ -63,15 +68,17 @@ def main() -> None:
     records |= {"the advised ones, every 10 steps": Record(advised, 10)}
     records |= {"everything": Record(names), "everything, every 10 steps": Record(names, 10)}
     records |= {name: Record((name,)) for name in names}
-    contestants = {name: contestant(record, examples) for name, record in records.items()}
-    nothing = contestant(None, examples)
+    contestants = {name: contestant(record, examples, network, given.batch_size) for name, record in records.items()}
+    nothing = contestant(None, examples, network, given.batch_size)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for turn in range(given.turns + 1):
         for name, epoch in contestants.items():
             pair = epoch(turn), nothing(turn)
             if turn:  # the first compiles
                 seconds[name].append(pair)
-    print(f"{processor()}, jax {jax.__version__}; cheap: {', '.join(cheap)}\n")
+    print(
+        f"{network}, batches of {given.batch_size}; {processor()}, jax {jax.__version__}; cheap: {', '.join(cheap)}\n"
+    )
     print("| recorded at every step | an epoch | of nothing's | quartiles |\n| --- | --- | --- | --- |")
     for name, pairs in seconds.items():
         low, middle, high = statistics.quantiles([own / of_nothing for own, of_nothing in pairs], n=4)

@@ -1,11 +1,13 @@
 """Recording while training: the compiled epoch that measures as it goes, and what is kept of it."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxmlp.backprop import backpropagate, decayed, mean_gradient
@@ -37,14 +39,14 @@ def record_epoch(
     """`train_epoch` with the hand-derived gradient, and every recorded quantity with an axis of steps in front.
 
     The steps are the first and every `record.every`-th after it. `start` are the parameters that the run started from.
+    All that a step records is one array in the loop: a kernel each to keep it took a fifth of the time.
     Gradients are those of the examples' costs, with the dropout of the step; the weights' penalty is no part of them.
     """
     count, steps = examples.inputs.shape[0], order.shape[0]
     flipped_start, network = flip(start), recipe.network
+    apart: Any = None
 
-    def step(
-        state: TrainState, at: tuple[Array, Array, Array, Array]
-    ) -> tuple[TrainState, tuple[Array, dict[str, Array]]]:
+    def step(state: TrainState, at: tuple[Array, Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:
         indices, weights, due, number = at
         key = key_of(part.seed, number) if recipe.draws else None
         batch, dropping = prepared(gather(examples, indices, weights), key, recipe)
@@ -53,9 +55,12 @@ def record_epoch(
         gradient = flip(mean_gradient(trace))
         after = updated(state, decayed(gradient, state.params, network), recipe)
 
-        def recorded() -> dict[str, Array]:
+        def recorded() -> Array:
+            nonlocal apart
             f = slopes(params, batch, network, dropping)
-            return measure(Step(trace, gradient, state.params, after.params, flipped_start, f), record.quantities)
+            known = Step(trace, gradient, state.params, after.params, flipped_start, f)
+            joined, apart = ravel_pytree(measure(known, record.quantities))
+            return joined
 
         found = recorded() if record.every == 1 else jax.lax.cond(due, recorded, partial(blank, recorded))
         cost = weighted_mean(trace.losses, trace.weights)
@@ -64,13 +69,14 @@ def record_epoch(
     due = jnp.arange(steps) % record.every == 0
     numbers = part.number + jnp.arange(steps, dtype=jnp.uint32)
     state, (costs, found) = jax.lax.scan(step, flip(state), (order, fill_weights(count, order.shape), due, numbers))
-    kept = {name: values[:: record.every] for name, values in found.items()}
+    kept: dict[str, Array] = jax.vmap(apart)(found[:: record.every])
     return flip(state), jnp.sum(costs) / count, kept
 
 
-def blank(function: Any) -> Any:
+def blank(function: Callable[[], Array]) -> Array:
     """What the function returns, with 0 in place of every number."""
-    return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(function))
+    like = jax.eval_shape(function)
+    return jnp.zeros(like.shape, like.dtype)
 
 
 Recording: TypeAlias = dict[str, np.ndarray]

@@ -73,6 +73,14 @@ def test_no_quantity_copies_the_parameters(name: QuantityName) -> None:
     assert max(joined, default=0) < 784
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_all_that_a_step_records_is_written_at_once(every: int) -> None:
+    *positional, recipe = arguments((784, 16, 10), 32)
+    record = Record(QUANTITIES, every)
+    program = record_epoch.for_cpu.lower(*positional, recipe=recipe, record=record).as_text()
+    assert program.count("stablehlo.dynamic_update_slice") == 2  # that, and the step's cost
+
+
 def test_what_is_recorded_is_what_a_plain_loop_finds(run: jaxmlp.Run, full: Path, digits: Dataset) -> None:
     dataset = replace(digits, train=digits.train.take(split_indices(203, 42, 0)[1]))
     start = params = jax.device_get(initial_state(PLAIN).params)
