@@ -86,16 +86,17 @@ def inner_products(trace: Trace, direction: Params) -> Float[Array, " B"]:
     return products
 
 
-def cosines(trace: Trace) -> Float[Array, " B"]:
+def cosines(trace: Trace, gbar: Params | None = None) -> Float[Array, " B"]:
     """The cosine of g_i with the mean gradient: `g_i . gbar / (|g_i| |gbar|)`, shape (B,).
 
-    It is 0 where either is 0, as nothing is asked there. Weights that sum to 0 give NaN.
+    It is 0 where either is 0, as nothing is asked there. Weights that sum to 0 give NaN. Give the mean gradient as
+    `gbar` where it is at hand.
 
     >>> trace = Trace((jnp.zeros((3, 1)),), (jnp.array([[4.0], [-1.0], [0.0]]),), jnp.ones(3), None)
     >>> cosines(trace).tolist()
     [1.0, -1.0, 0.0]
     """
-    gbar = mean_gradient(trace)
+    gbar = mean_gradient(trace) if gbar is None else gbar
     norms = jnp.sqrt(squared_norms(trace)) * jnp.sqrt(squared_norm(gbar))
     return jnp.clip(inner_products(trace, gbar) / jnp.where(norms == 0, 1, norms), -1, 1)
 
@@ -132,14 +133,14 @@ def mean_of_squares(trace: Trace) -> Params:
     return summed(tuple(A * A for A in trace.inputs), tuple(share[:, None] * (D * D) for D in trace.deltas))
 
 
-def variance(trace: Trace) -> Params:
+def variance(trace: Trace, gbar: Params | None = None) -> Params:
     """The unbiased variance of every weight's gradient over the examples, each counted w_i times.
 
         sum_i w_i (g_i - gbar)^2 / (W - 1) = W / (W - 1) (mean of squares - gbar^2)
 
     The right side is what is computed. Its relative error is of the order of 1 + gbar^2 / variance roundings, so that
     digits are lost where all examples ask for nearly the same, and only there. It is never negative; NaN where W <= 1:
-    weights are counts here, not shares.
+    weights are counts here, not shares. Give the mean gradient as `gbar` where it is at hand.
 
     >>> trace = Trace((jnp.zeros((2, 1)),), (jnp.array([[1.0], [3.0]]),), jnp.ones(2), None)
     >>> variance(trace)[0].bias.tolist()
@@ -150,7 +151,8 @@ def variance(trace: Trace) -> Params:
     def unbiased(square: Array, mean: Array) -> Array:
         return correction * jnp.maximum(square - mean * mean, 0)
 
-    found: Params = jax.tree.map(unbiased, mean_of_squares(trace), mean_gradient(trace))
+    gbar = mean_gradient(trace) if gbar is None else gbar
+    found: Params = jax.tree.map(unbiased, mean_of_squares(trace), gbar)
     return found
 
 

@@ -120,7 +120,11 @@ def gsnr(step: Step) -> Float[Array, ""]:
     image: the variance, a difference of two sums of B squares, is then rounding, up to some B roundings of gbar^2. NaN
     where none is left. The others' ratios lose as many digits as `perexample.variance` does.
     """
-    pairs = zip(jax.tree.leaves(step.gradient), jax.tree.leaves(flip(perexample.variance(step.trace))), strict=True)
+    pairs = zip(
+        jax.tree.leaves(step.gradient),
+        jax.tree.leaves(flip(perexample.variance(step.trace, flip(step.gradient)))),
+        strict=True,
+    )
     rounding = step.trace.losses.size * float(jnp.finfo(step.trace.losses.dtype).eps)  # type: ignore[no-untyped-call]
     squares = [(g * g, v, v > rounding * g * g) for g, v in pairs]
     total = jnp.sum(jnp.stack([jnp.sum(jnp.where(there, g2 / jnp.where(there, v, 1), 0)) for g2, v, there in squares]))
@@ -219,7 +223,7 @@ def example_norms(step: Step) -> Float[Array, " B"]:
 
 def example_cosines(step: Step) -> Float[Array, " B"]:
     """The cosine of g_i with gbar, of every example of the batch."""
-    return of_examples(step, perexample.cosines(step.trace))
+    return of_examples(step, perexample.cosines(step.trace, flip(step.gradient)))
 
 
 INSTRUMENTS: dict[QuantityName, Callable[[Step], Array]] = {

@@ -73,6 +73,16 @@ def test_no_quantity_copies_the_parameters(name: QuantityName) -> None:
     assert max(joined, default=0) < 784
 
 
+@pytest.mark.parametrize("name", ["noise_scale", "inner_product_test", "gsnr", "early_stopping", "example_cosines"])
+def test_no_quantity_computes_the_gradient_again(name: QuantityName) -> None:
+    *positional, recipe = arguments((784, 16, 10), 32)
+    plain, recorded = (
+        record_epoch.for_cpu.lower(*positional, recipe=recipe, record=Record(names)).compile().as_text().count(" dot(")
+        for names in (("loss",), ("loss", name))
+    )
+    assert recorded - plain <= 2  # a product a layer, of squares or with the mean gradient
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_all_that_a_step_records_is_written_at_once(every: int) -> None:
     *positional, recipe = arguments((784, 16, 10), 32)
