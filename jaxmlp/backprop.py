@@ -161,7 +161,8 @@ def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int | None = SMAL
     """The matrix's transpose, for a CPU that of one with so many numbers at most (None: any) as an array of its own.
 
     XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
-    of a step's time for the lesson's network in batches of 10, 0.9 for 784-2048-2048-10 (docs/speed.md). `jax.grad` has no way to ask for that.
+    of a step's time for the lesson's network in batches of 10, 0.9 for 784-2048-2048-10 (docs/speed.md). `jax.grad` has
+    no way to ask for that.
     """
     if not known(matrix.shape) or (most is not None and matrix.size > most) or not on_cpu():
         return jnp.transpose(matrix)
