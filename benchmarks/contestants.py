@@ -61,15 +61,14 @@ def scaled() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def jaxmlp(task: Task, gradient: str) -> Trainer:
     """This package, by the epochs that `jaxmlp.fit` trains."""
     import jaxmlp
-    from jaxmlp.training.epoch import compile_ahead, evaluate, initial_state, portions
+    from jaxmlp.training.epoch import evaluate, initial_state, portions
     from jaxmlp.training.fit import NONE, Training
 
+    dataset = jaxmlp.load_data("mnist")
     names = ("relu", "softmax", "cross_entropy") if task.relu else ("sigmoid", "sigmoid", "squared_error")
     network = jaxmlp.Network(task.sizes, *names)
     train = jaxmlp.Train(epochs=10**9, batch_size=task.batch, gradient=gradient)
     experiment = jaxmlp.Experiment(network, optimizer=jaxmlp.Optimizer("sgd", task.rate), train=train)
-    compile_ahead(experiment)  # as the command does
-    dataset = jaxmlp.load_data("mnist")
     state, test, done = initial_state(experiment), None, 0
     examples = dataset.train.take(slice(task.examples))
     training = Training(experiment, examples, state.params, np.arange(task.examples), None, dataset.shape)

@@ -193,7 +193,6 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     import logging
 
     from jaxmlp.devices import visible
-    from jaxmlp.training.epoch import compile_ahead
     from jaxmlp.training.fit import fit, load_for
     from jaxmlp.training.run import RunFolder, import_ahead
     from jaxmlp.views.progress import Progress, stopping
@@ -210,9 +209,7 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     if workdir is not None and not given.resume:
         RunFolder.refuse_used(workdir)  # before the data are read
     import_ahead()
-    device = visible()[0]
-    compile_ahead(experiment)
-    dataset = load_for(experiment)
+    device, dataset = visible()[0], load_for(experiment)
     folder = workdir or (fresh if given.resume else claimed(fresh))
 
     say_log_lines(logging.INFO)

@@ -1,11 +1,9 @@
 """The compiled epoch: one program that scans over all mini-batches; and the compiled evaluation."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Thread
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -78,30 +76,11 @@ class Recipe:
 
 def initial_state(experiment: Experiment) -> TrainState:
     """What the experiment starts from, a function of its seed."""
-    seed, static = _of_start(experiment)
-    state: TrainState = _start(seed, **static)
+    seed = jax.device_put(np.uint32(experiment.train.seed))
+    state: TrainState = _start(
+        seed, network=experiment.network, optimizer=make(experiment.optimizer, experiment.schedule)
+    )
     return state
-
-
-def compile_ahead(experiment: Experiment) -> None:
-    """Begins to compile the program of `initial_state`, which can be had before the data: half a second on a CPU.
-
-    Who wants it meanwhile waits, as JAX compiles no program twice at a time. A process that ends sooner, with an
-    error, waits for it.
-    """
-
-    def start() -> None:
-        with contextlib.suppress(Exception):  # what is wrong comes again with the need
-            seed, static = _of_start(experiment)
-            _start.jitted(seed, **static).lower(seed, **static).compile()
-
-    Thread(target=start).start()  # no daemon: the interpreter is not to end under a compiler
-
-
-def _of_start(experiment: Experiment) -> tuple[UInt32[Array, ""], dict[str, Any]]:
-    """The arguments of `_start`."""
-    optimizer = make(experiment.optimizer, experiment.schedule)
-    return jax.device_put(np.uint32(experiment.train.seed)), {"network": experiment.network, "optimizer": optimizer}
 
 
 @partial(Program, static_argnames=("network", "optimizer"))

@@ -27,7 +27,6 @@ from jaxmlp.training.epoch import (
     Recipe,
     Trained,
     TrainState,
-    compile_ahead,
     evaluate,
     initial_state,
     key_of,
@@ -249,10 +248,7 @@ def fit(
     started = time.perf_counter()
     if workdir is not None:
         import_ahead()
-    if dataset is None:
-        compile_ahead(experiment)
-        dataset = load_for(experiment)
-    data = divided(experiment, dataset)
+    data = divided(experiment, load_for(experiment) if dataset is None else dataset)
     private = PrivateTraining.of(experiment, data.dataset.train.size)
     with memory_for(experiment):
         if workdir is None:
