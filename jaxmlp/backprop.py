@@ -107,10 +107,12 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves.
     """
     (B, n_in), n_out = A.shape, D.shape[1]
-    one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
+    certain = known(A.shape) and known(D.shape)
+    one_core = certain and on_one_core(B, n_in, n_out)
     most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
-        return transposed(A, None if n_out >= WIDE and B < 128 else most) @ D
+        wide = certain and n_out >= WIDE and B < SHORT
+        return transposed(A, None if wide else most) @ D
     if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
         halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
         first, second = (transposed(D, most) @ A for A, D in halves)
@@ -136,8 +138,8 @@ MANY = 90_000
 """Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
 
 
-WIDE = 2048
-"""Units of a layer from which on, of fewer than 128 examples, A^T in memory saves A^T D more than it takes to make."""
+WIDE, SHORT = 2048, 128
+"""Units of a layer from which on, and examples of a batch below which, A^T in memory saves more than it takes."""
 
 
 LONG = 4

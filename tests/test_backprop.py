@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.backprop import MANY, decayed, on_one_core, passed_back, summed, transposed
+from jaxmlp.backprop import MANY, WIDE, decayed, on_one_core, passed_back, summed, transposed
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
 
@@ -245,14 +245,15 @@ def test_weights_of_another_type_leave_the_gradients_type_alone() -> None:
         assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}
 
 
-def test_backprop_exports_for_any_number_of_examples() -> None:
-    network = Network((6, 5, 3))
+@pytest.mark.parametrize("sizes", [(6, 5, 3), (700, WIDE)])
+def test_backprop_exports_for_any_number_of_examples(sizes: tuple[int, ...]) -> None:
+    network = Network(sizes)
     params = jaxmlp.init(jax.random.key(0), network)
     (B,) = jax.export.symbolic_shape("B")
-    shapes = Batch(jax.ShapeDtypeStruct((B, 6), params[0].kernel.dtype), jax.ShapeDtypeStruct((B,), np.int32))
+    shapes = Batch(jax.ShapeDtypeStruct((B, sizes[0]), params[0].kernel.dtype), jax.ShapeDtypeStruct((B,), np.int32))
     exported = jax.export.export(jax.jit(lambda params, batch: jaxmlp.backprop(params, batch, network)))(params, shapes)
     for count in (1, 7):
-        inputs = jax.random.uniform(jax.random.key(count), (count, 6), params[0].kernel.dtype)
+        inputs = jax.random.uniform(jax.random.key(count), (count, sizes[0]), params[0].kernel.dtype)
         batch = Batch(inputs, jnp.arange(count, dtype=jnp.int32) % 3)
         found, wanted = exported.call(params, batch), jaxmlp.backprop(params, batch, network)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, wanted)

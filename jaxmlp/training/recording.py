@@ -44,7 +44,7 @@ def record_epoch(
     """
     count, steps = examples.inputs.shape[0], order.shape[0]
     flipped_start, network = flip(start), recipe.network
-    apart: Any = None
+    apart: Any = None  # takes apart what a step records: a function of its shapes, known once the loop is traced
 
     def step(state: TrainState, at: tuple[Array, Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:
         indices, weights, due, number = at
