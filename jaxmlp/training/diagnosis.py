@@ -291,9 +291,10 @@ def nothing_learned(figures: Figures) -> str | None:
     if not stuck(figures) or any(rule(figures) for rule in (rate_too_high, rate_too_low, layer_that_does_not_learn)):
         return None
     rate, last = figures.run.experiment.optimizer.learning_rate, figures.run.history[-1].train_loss
+    asked = "learning rate too low?" if alive(figures) else "its gradient has all but vanished: learning rate too high?"
     return (
         f"nothing learned: the training loss is {last:.4f}, where constant outputs give {chance(figures):.4f}; "
-        f"learning rate too low? ({rate:g})"
+        f"{asked} ({rate:g})"
     )
 
 

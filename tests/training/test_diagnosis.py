@@ -154,6 +154,13 @@ def test_a_rate_far_too_low_is_not_called_too_high(optimizer: Optimizer, digits:
     assert "learning rate too low" in said["nothing learned"]
 
 
+@pytest.mark.parametrize("rate", [10.0, 300.0])
+def test_a_rate_that_saturates_the_outputs_is_not_called_too_low(rate: float, digits: Dataset, tmp_path: Path) -> None:
+    said = findings_of(tmp_path, digits, Network((20, 64, 64, 3)), Optimizer("sgd", rate), 3)
+    assert "rate too low" not in said
+    assert "learning rate too high" in said["nothing learned"]
+
+
 def test_nothing_is_said_of_a_run_that_has_learned_all_there_is(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 300)
