@@ -107,12 +107,10 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves.
     """
     (B, n_in), n_out = A.shape, D.shape[1]
-    certain = known(A.shape) and known(D.shape)
-    one_core = certain and on_one_core(B, n_in, n_out)
+    one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
     most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
-        wide = certain and n_out >= WIDE and B < SHORT
-        return transposed(A, None if wide else most) @ D
+        return transposed(A, (SHORT - 1) * n_in if n_out >= WIDE else most) @ D
     if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
         halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
         first, second = (transposed(D, most) @ A for A, D in halves)
@@ -159,14 +157,14 @@ FEW = 8 * SMALL
 """Numbers of a matrix that is transposed sooner than the other core wakes that a product across its rows asks for."""
 
 
-def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int | None = SMALL) -> Float[Array, "n m"]:
-    """The matrix's transpose, for a CPU that of one with so many numbers at most (None: any) as an array of its own.
+def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int = SMALL) -> Float[Array, "n m"]:
+    """The matrix's transpose, for a CPU that of one with so many numbers at most as an array of its own.
 
     XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
     of a step's time for the lesson's network in batches of 10, 0.9 for 784-2048-2048-10 (docs/speed.md). `jax.grad` has
     no way to ask for that.
     """
-    if not known(matrix.shape) or (most is not None and matrix.size > most) or not on_cpu():
+    if not known(matrix.shape) or matrix.size > most or not on_cpu():
         return jnp.transpose(matrix)
     own: Array = jax.lax.optimization_barrier(jnp.transpose(matrix))  # type: ignore[no-untyped-call]
     return own

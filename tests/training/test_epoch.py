@@ -228,10 +228,8 @@ def test_a_step_updates_matrices_where_they_are(gradient: str) -> None:
     [((784, 16, 16, 10), 10), ((784, 16, 16, 10), 128), ((784, 32, 10), 64), ((784, 100, 10), 16), ((784, 10), 99)],
 )
 def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -> None:
-    batches, recipe = (
-        Examples(np.zeros((7, batch, sizes[0]), np.uint8), np.zeros((7, batch))),
-        Recipe(Network(sizes), SGD),
-    )
+    batches = Examples(np.zeros((7, batch, sizes[0]), np.uint8), np.zeros((7, batch), np.int32))
+    recipe = Recipe(Network(sizes), SGD)
     assert train_steps.jitted(None, None, batches, None, recipe=recipe) is train_steps.for_one_core
     loop = loop_of(lowered_epoch(sizes, "manual", batch=batch).compile(OWN_WAY))
     assert 'outer_dimension_partitions":["' not in loop
