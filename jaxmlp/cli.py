@@ -647,7 +647,12 @@ def override(
     try:
         with contextlib.redirect_stderr(complaint):
             settings = tyro.cli(
-                Settings, default=Settings(file.experiment), args=arguments, prog=prog, description=about
+                Settings,
+                default=Settings(file.experiment),
+                args=arguments,
+                prog=prog,
+                description=about,
+                config=(tyro.conf.HelptextFromCommentsOff,),  # looking for them takes a while
             )
     except SystemExit as end:
         if not end.code:

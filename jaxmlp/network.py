@@ -15,12 +15,14 @@ and the cost, the mean of C_i, gains a penalty on the weights, l2/2 sum over l o
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Num, UInt16
 
@@ -198,14 +200,41 @@ def init(key: Key[Array, ""], network: Network, dtype: DTypeLike = jnp.float32) 
     >>> [(layer.kernel.shape, layer.bias.shape) for layer in params]
     [((784, 16), (16,)), ((16, 10), (10,))]
     """
-    keys = jax.random.split(key, len(network.sizes) - 1)
-    layers, given = [], initializer_of(network.initializer)
-    for l, (n_in, n_out) in enumerate(itertools.pairwise(network.sizes), start=1):
-        he = l > 1 and network.activation in GROWING
-        scaled = jax.nn.initializers.he_normal() if he else jax.nn.initializers.lecun_normal()
-        kernel = (given or scaled)(keys[l - 1], (n_in, n_out), dtype)
-        layers.append(Layer(kernel, jnp.zeros((n_out,), dtype)))
-    return tuple(layers)
+    shapes = tuple(itertools.pairwise(network.sizes))
+    keys, given = jax.random.split(key, len(shapes)), initializer_of(network.initializer)
+    if given:
+        kernels = [given(keys[l], shape, dtype) for l, shape in enumerate(shapes)]
+    else:
+        drawn = truncated_normals(keys, [math.prod(shape) for shape in shapes], dtype)
+        gains = [2 if l and network.activation in GROWING else 1 for l in range(len(shapes))]
+        scales = [deviation(gain / n_in, dtype) for gain, (n_in, _) in zip(gains, shapes, strict=True)]
+        kernels = [x.reshape(shape) * scale for x, shape, scale in zip(drawn, shapes, scales, strict=True)]
+    return tuple(Layer(kernel, jnp.zeros(kernel.shape[1], dtype)) for kernel in kernels)
+
+
+def deviation(variance: float, dtype: DTypeLike) -> Float[Array, ""]:
+    """What a normal distribution of that variance has when it is truncated at two deviations, as JAX rounds it."""
+    return jnp.sqrt(jnp.asarray(variance, dtype)) / jnp.asarray(0.87962566103423978, dtype)
+
+
+FEW = 2**14
+"""Numbers that are drawn in no time to speak of."""
+
+
+def truncated_normals(keys: Key[Array, " L"], counts: Sequence[int], dtype: DTypeLike) -> list[Float[Array, " _"]]:
+    """By each key its count of standard normal numbers, of which none is beyond two deviations.
+
+    They are what `jax.random.truncated_normal` draws for each, but all that are few, and all that are as many, are
+    drawn side by side: the more draws a program has of its own, the longer XLA compiles it.
+    """
+    sizes = [max(count, FEW) for count in counts]
+    drawn: dict[int, Array] = {}
+    for size in {*sizes}:
+        alike = [l for l, other in enumerate(sizes) if other == size]
+        draw = partial(jax.random.truncated_normal, lower=-2, upper=2, shape=(size,), dtype=dtype)
+        rows = jax.vmap(draw)(keys[np.array(alike)])
+        drawn |= {l: rows[i, : counts[l]] for i, l in enumerate(alike)}
+    return [drawn[l] for l in range(len(counts))]
 
 
 Masks: TypeAlias = tuple[Float[Array, "B _"] | None, ...]

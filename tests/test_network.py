@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Network, NetworkError
+from jaxmlp.activations import ActivationName
 from jaxmlp.losses import LossName
 from jaxmlp.network import INITIALIZERS, masks, smoothed
 
@@ -90,6 +91,25 @@ def test_init_has_variance_gain_over_inputs_behind_a_hidden_layer(activation: st
     first, second = jaxmlp.init(jax.random.key(0), Network((400, 300, 200), activation))
     np.testing.assert_allclose(first.kernel.var() * 400, 1, rtol=0.02)
     np.testing.assert_allclose(second.kernel.var() * 300, gain, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+@pytest.mark.parametrize("sizes", [(2, 1), (784, 16, 16, 10), (130, 130, 7, 129, 130, 130)])
+def test_init_is_jaxs_to_the_last_bit_however_many_layers_are_drawn_at_a_time(
+    sizes: tuple[int, ...], activation: ActivationName, dtype: str
+) -> None:
+    key, network, makers = jax.random.key(3), Network(sizes, activation), jax.nn.initializers
+    params = jaxmlp.init(key, network, jnp.dtype(dtype))
+    for l, (own, layer) in enumerate(zip(jax.random.split(key, len(params)), params, strict=True)):
+        maker = makers.he_normal() if l and activation == "relu" else makers.lecun_normal()
+        np.testing.assert_array_equal(layer.kernel, maker(own, layer.kernel.shape, jnp.dtype(dtype)))
+
+
+def test_init_draws_once_for_all_small_kernels_and_once_for_all_of_a_size() -> None:
+    network = Network((784, 10, *[200] * 20, 10))
+    program = str(jax.make_jaxpr(lambda key: jaxmlp.init(key, network))(jax.random.key(0)))
+    assert program.count("random_bits") == 2
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
