@@ -5,9 +5,9 @@
 
 Every contestant trains the same network on the same MNIST by plain gradient descent (benchmarks/contestants.py), each
 in a process of its own. They take turns, so that a slow minute of the machine hits all alike; the medians are reported,
-with the lowest and the highest. A process may be slow from its start to its end, so that half way every contestant gets
-a new one. With how many threads a contestant is fastest is found first, in every cell anew. Where an epoch of 60,000
-images would take too long, a turn trains on fewer, and the time is scaled up.
+with the lowest and the highest. A process may be slow from its start to its end, so that every contestant has three of
+them, one after the other. With how many threads a contestant is fastest is found first, in every cell anew. Where an
+epoch of 60,000 images would take too long, a turn trains on fewer, and the time is scaled up.
 """
 
 import argparse
@@ -36,6 +36,10 @@ COLD = {
     "784-512-512-10 relu, 98 %": (Task((784, 512, 512, 10), 32, True, 0.1, IMAGES, 0), 0.98, 15),
 }
 OWN = ("jaxmlp manual", "jaxmlp auto")
+PROCESSES = 3
+"""Of a contestant in a cell, one after the other."""
+TRIES = 3
+"""Turns with each number of threads, before the turns that count."""
 
 
 def operations(sizes: tuple[int, ...]) -> int:
@@ -104,7 +108,7 @@ def cell(names: list[str], task: Task, repeats: int, threads: list[int]) -> dict
         tried: list[tuple[float, int, Worker]] = []
         for count in threads:
             worker = warm(name, count)
-            tried.append((min(worker.ask(train=next(turn))["seconds"] for _ in range(2)), count, worker))
+            tried.append((min(worker.ask(train=next(turn))["seconds"] for _ in range(TRIES)), count, worker))
         tried.sort(key=lambda found: found[0])
         for _, _, worker in tried[1:]:
             worker.end()
@@ -113,7 +117,7 @@ def cell(names: list[str], task: Task, repeats: int, threads: list[int]) -> dict
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peak = dict.fromkeys(names, 0)
     for repeat in range(repeats):
-        if repeat and repeat == repeats // 2:
+        if repeat and repeat % max(1, repeats // PROCESSES) == 0:
             for name, (count, worker) in workers.items():
                 worker.end()
                 workers[name] = count, warm(name, count)

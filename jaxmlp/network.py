@@ -213,7 +213,7 @@ def init(key: Key[Array, ""], network: Network, dtype: DTypeLike = jnp.float32) 
 
 
 def deviation(variance: float, dtype: DTypeLike) -> Float[Array, ""]:
-    """What a normal distribution of that variance has when it is truncated at two deviations, as JAX rounds it."""
+    """That of a normal distribution which, truncated at two deviations, has the variance; rounded as JAX does."""
     return jnp.sqrt(jnp.asarray(variance, dtype)) / jnp.asarray(0.87962566103423978, dtype)
 
 
