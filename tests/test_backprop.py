@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.backprop import MANY, WIDE, decayed, on_one_core, passed_back, summed, transposed
+from jaxmlp.backprop import MANY, SHORT, WIDE, decayed, on_one_core, passed_back, sent_back, summed, transposed
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
 
@@ -245,7 +245,7 @@ def test_weights_of_another_type_leave_the_gradients_type_alone() -> None:
         assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}
 
 
-@pytest.mark.parametrize("sizes", [(6, 5, 3), (700, WIDE)])
+@pytest.mark.parametrize("sizes", [(6, 5, 3), (700, WIDE), (6, WIDE, WIDE, 3)])
 def test_backprop_exports_for_any_number_of_examples(sizes: tuple[int, ...]) -> None:
     network = Network(sizes)
     params = jaxmlp.init(jax.random.key(0), network)
@@ -257,6 +257,13 @@ def test_backprop_exports_for_any_number_of_examples(sizes: tuple[int, ...]) -> 
         batch = Batch(inputs, jnp.arange(count, dtype=jnp.int32) % 3)
         found, wanted = exported.call(params, batch), jaxmlp.backprop(params, batch, network)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, wanted)
+
+
+@pytest.mark.parametrize("B", [1, 7, SHORT, SHORT + 1])
+@pytest.mark.parametrize("n_in", [3, WIDE])
+def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
+    D, W = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(B, WIDE), (n_in, WIDE)]))
+    np.testing.assert_allclose(sent_back(D, W), np.asarray(D) @ np.asarray(W).T, rtol=1e-4, atol=1e-3)
 
 
 def test_matrices_are_transposed_in_memory_where_the_host_computes(monkeypatch: pytest.MonkeyPatch) -> None:

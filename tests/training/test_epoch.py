@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
-from jaxmlp.backprop import MANY, SHORT, WIDE
+from jaxmlp.backprop import LONG, MANY, SHORT, WIDE
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort
 from jaxmlp.training.batches import in_order, order_of
@@ -254,6 +254,14 @@ def test_many_inputs_of_a_small_step_are_summed_by_halves_of_the_batch(batch: in
 def test_small_batches_are_transposed_in_memory_where_the_layer_is_wide(units: int, batch: int) -> None:
     program = lowered_epoch((784, units), "manual", batch=batch).as_text()
     assert ("optimization_barrier" in program) == (units == WIDE and batch < SHORT)
+
+
+@pytest.mark.parametrize("ends", [(WIDE, WIDE), (WIDE - 1, WIDE), (LONG * WIDE, WIDE)])
+@pytest.mark.parametrize("batch", [2, SHORT, SHORT + 1])
+def test_a_wide_kernel_is_read_along_its_rows_where_the_batch_is_small(ends: tuple[int, int], batch: int) -> None:
+    program = lowered_epoch((5, *ends, 3), "manual", batch=batch).as_text()
+    products = re.findall(r"stablehlo\.dot_general .*-> tensor<(\w+)xf32>", program)
+    assert (f"{ends[0]}x{batch}" in products) == (ends == (WIDE, WIDE) and batch <= SHORT)
 
 
 def test_an_epochs_scratch_memory_grows_with_its_indices_alone() -> None:
