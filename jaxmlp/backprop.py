@@ -115,12 +115,16 @@ def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "
 def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed.
 
-    Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves.
+    Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves. Where a CPU's
+    nearest cache would hold few numbers of a column of A, its rows are made longer by a line of 64 bytes, of zeros.
     """
     (B, n_in), n_out = A.shape, D.shape[1]
     one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
     most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
+        if known(A.shape) and B >= SHORT and n_in % ALIASED == 0 and on_cpu():
+            padded = in_memory(jnp.pad(A, ((0, 0), (0, 16))))
+            return (padded.T @ D)[:n_in]
         return transposed(A, (SHORT - 1) * n_in if n_out >= WIDE else most) @ D
     if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
         halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
@@ -151,6 +155,11 @@ WIDE, SHORT = 2048, 128
 """Units of a layer from which on, and examples of a batch up to which, (W D^T)^T takes less time than D W^T.
 
 Below as many, A^T in memory saves more than it takes."""
+
+
+ALIASED = 512
+"""Where rows have a multiple of so many numbers, those of a column share few places in the nearest cache, which finds
+them by the last 12 bits of their addresses; `A^T D` reads columns of A."""
 
 
 LONG = 4

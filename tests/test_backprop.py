@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.backprop import MANY, SHORT, WIDE, decayed, on_one_core, passed_back, sent_back, summed, transposed
+from jaxmlp.backprop import (
+    ALIASED,
+    MANY,
+    SHORT,
+    WIDE,
+    decayed,
+    on_one_core,
+    passed_back,
+    product,
+    sent_back,
+    summed,
+    transposed,
+)
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
 
@@ -264,6 +276,19 @@ def test_backprop_exports_for_any_number_of_examples(sizes: tuple[int, ...]) -> 
 def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
     D, W = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(B, WIDE), (n_in, WIDE)]))
     np.testing.assert_allclose(sent_back(D, W), np.asarray(D) @ np.asarray(W).T, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("B", [SHORT - 1, SHORT, 2 * SHORT + 1])
+@pytest.mark.parametrize(("n_in", "n_out"), [(ALIASED, 300), (2 * ALIASED, 500), (ALIASED + 1, 300), (ALIASED, 3)])
+def test_a_kernels_gradient_is_the_sum_over_the_batch_in_whatever_form(
+    n_in: int, n_out: int, B: int, dtype: str
+) -> None:
+    A, D = (jax.random.normal(jax.random.key(i), (B, n), jnp.dtype(dtype)) for i, n in enumerate([n_in, n_out]))
+    found = product(A, D)
+    assert (found.shape, found.dtype) == ((n_in, n_out), A.dtype)
+    exact = np.asarray(A, np.float64).T @ np.asarray(D, np.float64)
+    np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1e-2, atol=1e-4 if dtype == "float32" else 1)
 
 
 def test_matrices_are_transposed_in_memory_where_the_host_computes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,6 +264,16 @@ def test_a_wide_kernel_is_read_along_its_rows_where_the_batch_is_small(ends: tup
     assert (f"{ends[0]}x{batch}" in products) == (ends == (WIDE, WIDE) and batch <= SHORT)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(784, 512, 300, 10), (784, 1024, 1024, 10), (784, 500, 500, 10), (784, 512, 100, 10)]
+)
+@pytest.mark.parametrize("batch", [SHORT - 1, SHORT, 1000])
+def test_columns_that_share_few_places_of_the_cache_are_apart(sizes: tuple[int, ...], batch: int) -> None:
+    program = lowered_epoch(sizes, "manual", batch=batch).as_text()
+    hidden = sizes[1] % 512 == 0 and sizes[1] < LONG * sizes[2] and batch >= SHORT
+    assert program.count(f"tensor<{sizes[1] + 16}x{batch}xf32>, tensor<{batch}x{sizes[2]}xf32>) ->") == hidden
+
+
 def test_an_epochs_scratch_memory_grows_with_its_indices_alone() -> None:
     programs = (lowered_epoch((784, 16, 16, 10), "manual", steps).compile(OWN_WAY) for steps in (10, 110))
     short, long = (program.memory_analysis() for program in programs)
