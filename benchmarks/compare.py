@@ -117,7 +117,7 @@ def cell(names: list[str], task: Task, repeats: int, threads: list[int]) -> dict
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peak = dict.fromkeys(names, 0)
     for repeat in range(repeats):
-        if repeat and repeat % max(1, repeats // PROCESSES) == 0:
+        if repeat and repeat * PROCESSES // repeats > (repeat - 1) * PROCESSES // repeats:
             for name, (count, worker) in workers.items():
                 worker.end()
                 workers[name] = count, warm(name, count)

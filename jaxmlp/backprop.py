@@ -99,7 +99,7 @@ def passed_back(
 def sent_back(D: Float[Array, "B n_out"], W: Float[Array, "n_in n_out"]) -> Float[Array, "B n_in"]:
     """D W^T; of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
 
-    XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.97 of a step's time for
+    XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
     784-2048-2048-10 in batches of 10 to 128 (docs/speed.md).
     """
     if min(W.shape) >= WIDE and not is_long(W.shape) and known(D.shape) and D.shape[0] <= SHORT and on_cpu():
@@ -116,15 +116,14 @@ def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) 
     """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed.
 
     Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves. Where a CPU's
-    nearest cache would hold few numbers of a column of A, its rows are made longer by a line of 64 bytes, of zeros.
+    nearest cache would hold few numbers of a column of A, with the rows of A made longer.
     """
     (B, n_in), n_out = A.shape, D.shape[1]
     one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
     most = FEW if one_core else SMALL
     if not is_long((n_in, n_out)):
         if known(A.shape) and B >= SHORT and n_in % ALIASED == 0 and on_cpu():
-            padded = in_memory(jnp.pad(A, ((0, 0), (0, 16))))
-            return (padded.T @ D)[:n_in]
+            return (lengthened(A).T @ D)[:n_in]
         return transposed(A, (SHORT - 1) * n_in if n_out >= WIDE else most) @ D
     if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
         halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
@@ -154,12 +153,17 @@ MANY = 90_000
 WIDE, SHORT = 2048, 128
 """Units of a layer from which on, and examples of a batch up to which, (W D^T)^T takes less time than D W^T.
 
-Below as many, A^T in memory saves more than it takes."""
+In batches of fewer than SHORT, A^T in memory saves such a layer more than it takes; from SHORT on, `lengthened` may."""
 
 
 ALIASED = 512
-"""Where rows have a multiple of so many numbers, those of a column share few places in the nearest cache, which finds
-them by the last 12 bits of their addresses; `A^T D` reads columns of A."""
+"""Where rows have a multiple of so many numbers of float32, those of a column share few places in the nearest cache,
+which finds them by the last 12 bits of their addresses; `A^T D` reads columns of A."""
+
+
+def lengthened(A: Float[Array | np.ndarray, "B n"]) -> Float[Array, "B n+16"]:
+    """A with 16 columns of zeros more, in memory: the next row then begins at another place of the cache."""
+    return in_memory(jnp.pad(A, ((0, 0), (0, 16))))
 
 
 LONG = 4

@@ -217,22 +217,23 @@ def deviation(variance: float, dtype: DTypeLike) -> Float[Array, ""]:
     return jnp.sqrt(jnp.asarray(variance, dtype)) / jnp.asarray(0.87962566103423978, dtype)
 
 
-FEW = 2**14
-"""Numbers that are drawn in no time to speak of."""
+LEAST = 2**14
+"""Numbers that a layer draws at least, of which it may use fewer: they take no time to speak of."""
 
 
 def truncated_normals(keys: Key[Array, " L"], counts: Sequence[int], dtype: DTypeLike) -> list[Float[Array, " _"]]:
     """By each key its count of standard normal numbers, of which none is beyond two deviations.
 
-    They are what `jax.random.truncated_normal` draws for each, but all that are few, and all that are as many, are
-    drawn side by side: the more draws a program has of its own, the longer XLA compiles it.
+    They are what `jax.random.truncated_normal` draws for each, but layers that draw as many share the code: the more
+    draws a program has, the longer XLA compiles it. A number is a function of its key and its place alone, however many
+    are drawn, unless `jax_threefry_partitionable` is off.
     """
-    sizes = [max(count, FEW) for count in counts]
+    sizes = [max(count, LEAST) for count in counts]
     drawn: dict[int, Array] = {}
-    for size in {*sizes}:
+    for size in dict.fromkeys(sizes):
         alike = [l for l, other in enumerate(sizes) if other == size]
         draw = partial(jax.random.truncated_normal, lower=-2, upper=2, shape=(size,), dtype=dtype)
-        rows = jax.vmap(draw)(keys[np.array(alike)])
+        rows = jax.lax.map(draw, keys[np.array(alike)])
         drawn |= {l: rows[i, : counts[l]] for i, l in enumerate(alike)}
     return [drawn[l] for l in range(len(counts))]
 
