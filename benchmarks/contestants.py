@@ -273,7 +273,11 @@ CONTESTANTS: dict[str, tuple[str | None, Callable[[Task], Trainer]]] = {
 
 
 def main() -> None:
-    """Answers the lines `{"train": TURN}` and `{"until": ACCURACY, "most": EPOCHS}`."""
+    """Answers the lines `{"train": TURN, "least": SECONDS}` and `{"until": ACCURACY, "most": EPOCHS}`.
+
+    The first trains as many epochs as begin in so many seconds, and answers how long one takes: one alone may be so
+    short that it is over before caches and threads have woken from the turns of others.
+    """
     name, task = sys.argv[1], Task(**json.loads(sys.argv[2]))
     task = task._replace(sizes=tuple(task.sizes))
     answers = os.fdopen(os.dup(1), "w")
@@ -282,9 +286,11 @@ def main() -> None:
     for line in sys.stdin:
         asked, found = json.loads(line), {}
         if "train" in asked:
-            started = time.perf_counter()
-            trainer.epoch(asked["train"])
-            found["seconds"] = time.perf_counter() - started
+            started, epochs, seconds = time.perf_counter(), 0, 0.0
+            while not epochs or seconds < asked["least"]:
+                trainer.epoch(asked["train"] + epochs)
+                epochs, seconds = epochs + 1, time.perf_counter() - started
+            found["seconds"] = seconds / epochs
         else:
             for epoch in range(1, asked["most"] + 1):
                 trainer.epoch(epoch)
