@@ -109,16 +109,14 @@ def cell(names: list[str], task: Task, repeats: int, threads: list[int], least: 
         return worker
 
     for name in names:
-        tried: list[tuple[float, int, Worker]] = []
-        for count in threads:
-            worker = warm(name, count)
-            seconds = [worker.ask(train=next(turn), least=least)["seconds"] for _ in range(TRIES)]
-            tried.append((min(seconds), count, worker))
-        tried.sort(key=lambda found: found[0])
-        for _, _, worker in tried[1:]:
+        tried = {count: warm(name, count) for count in threads}
+        best = dict.fromkeys(threads, math.inf)
+        for _, count in itertools.product(range(TRIES), threads):  # in turn, too
+            best[count] = min(best[count], tried[count].ask(train=next(turn), least=least)["seconds"])
+        count = min(threads, key=best.__getitem__)
+        workers[name] = count, tried.pop(count)
+        for worker in tried.values():
             worker.end()
-        _, count, worker = tried[0]
-        workers[name] = count, worker
     taken: dict[str, list[float]] = {name: [] for name in names}
     peak = dict.fromkeys(names, 0)
     for repeat in range(repeats):
