@@ -96,15 +96,17 @@ def passed_back(
     return D
 
 
-def sent_back(D: Float[Array, "B n_out"], W: Float[Array, "n_in n_out"]) -> Float[Array, "B n_in"]:
+def sent_back(
+    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"]
+) -> Float[Array, "B n_in"]:
     """D W^T; of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
 
     XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
     784-2048-2048-10 in batches of 10 to 128 (docs/speed.md).
     """
     if min(W.shape) >= WIDE and not is_long(W.shape) and known(D.shape) and D.shape[0] <= SHORT and on_cpu():
-        return in_memory(W @ in_memory(D.T)).T
-    return D @ transposed(W)
+        return in_memory(jnp.asarray(W) @ in_memory(jnp.transpose(D))).T
+    return jnp.asarray(D) @ transposed(W)
 
 
 def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...]) -> Params:

@@ -275,7 +275,9 @@ def test_backprop_exports_for_any_number_of_examples(sizes: tuple[int, ...]) -> 
 @pytest.mark.parametrize("n_in", [3, WIDE])
 def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
     D, W = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(B, WIDE), (n_in, WIDE)]))
-    np.testing.assert_allclose(sent_back(D, W), np.asarray(D) @ np.asarray(W).T, rtol=1e-4, atol=1e-3)
+    expected = np.asarray(D) @ np.asarray(W).T
+    np.testing.assert_allclose(sent_back(D, W), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(sent_back(np.asarray(D), np.asarray(W)), expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
