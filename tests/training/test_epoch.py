@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
-from jaxmlp.backprop import LONG, MANY, SHORT, WIDE
+from jaxmlp.backprop import ALIASED, LONG, MANY, SHORT, WIDE
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort
 from jaxmlp.training.batches import in_order, order_of
@@ -270,7 +270,7 @@ def test_a_wide_kernel_is_read_along_its_rows_where_the_batch_is_small(ends: tup
 @pytest.mark.parametrize("batch", [SHORT - 1, SHORT, 1000])
 def test_columns_that_share_few_places_of_the_cache_are_apart(sizes: tuple[int, ...], batch: int) -> None:
     program = lowered_epoch(sizes, "manual", batch=batch).as_text()
-    hidden = sizes[1] % 512 == 0 and sizes[1] < LONG * sizes[2] and batch >= SHORT
+    hidden = sizes[1] % ALIASED == 0 and sizes[1] < LONG * sizes[2] and batch >= SHORT
     assert program.count(f"tensor<{sizes[1] + 16}x{batch}xf32>, tensor<{batch}x{sizes[2]}xf32>) ->") == hidden
 
 
