@@ -18,15 +18,12 @@ With dropout, a mask M^l stands between a^l and the next layer's inputs A^l = M^
 there: D^l = f_l'(z^l)^T (M^l * (D^(l+1) W^(l+1)^T)). The penalty l2/2 |W^l|^2 adds l2 W^l to a weight's derivative.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.devices import on_cpu
 from jaxmlp.losses import output_loss
 from jaxmlp.network import (
     Batch,
@@ -41,6 +38,7 @@ from jaxmlp.network import (
     shares,
     smoothed,
 )
+from jaxmlp.products import kernel_gradient, sent_back
 
 
 class Trace(NamedTuple):
@@ -96,111 +94,9 @@ def passed_back(
     return D
 
 
-def sent_back(
-    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"]
-) -> Float[Array, "B n_in"]:
-    """D W^T; of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
-
-    XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
-    784-2048-2048-10 in batches of 10 to 128 (docs/speed.md).
-    """
-    if min(W.shape) >= WIDE and not is_long(W.shape) and known(D.shape) and D.shape[0] <= SHORT and on_cpu():
-        return in_memory(jnp.asarray(W) @ in_memory(jnp.transpose(D))).T
-    return jnp.asarray(D) @ transposed(W)
-
-
 def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...]) -> Params:
     """The sum of the examples' gradients: per layer `A^T D` and `sum_i D_i`."""
-    return tuple(Layer(product(A, D), jnp.sum(D, axis=0)) for A, D in zip(inputs, deltas, strict=True))
-
-
-def product(A: Float[Array | np.ndarray, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_in n_out"]:
-    """A^T D; of a long kernel as (D^T A)^T, for an epoch that holds such kernels transposed.
-
-    Of more inputs than one core of a CPU is left with, the sum of the products of the batch's two halves. Where a CPU's
-    nearest cache would hold few numbers of a column of A, with the rows of A made longer.
-    """
-    (B, n_in), n_out = A.shape, D.shape[1]
-    one_core = known(A.shape) and known(D.shape) and on_one_core(B, n_in, n_out)
-    most = FEW if one_core else SMALL
-    if not is_long((n_in, n_out)):
-        if known(A.shape) and B >= SHORT and n_in % ALIASED == 0 and on_cpu():
-            return (lengthened(A).T @ D)[:n_in]
-        return transposed(A, (SHORT - 1) * n_in if n_out >= WIDE else most) @ D
-    if one_core and A.size > MANY and D.dtype == jnp.float32:  # in bfloat16 a sum of two would be rounded twice
-        halves = (A[: B // 2], D[: B // 2]), (A[B // 2 :], D[B // 2 :])
-        first, second = (transposed(D, most) @ A for A, D in halves)
-        return (first + second).T
-    return (transposed(D, most) @ A).T
-
-
-def known(shape: tuple[Any, ...]) -> bool:
-    """Whether a shape is of numbers, unlike one with symbols of jax.export."""
-    return all(isinstance(n, int) for n in shape)
-
-
-def on_one_core(B: int, n_in: int, n_out: int) -> bool:
-    """Whether a layer has so little to compute that XLA leaves `x W` to one core of a CPU: YNNPACK's rule, as measured.
-
-    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one.
-    """
-    padded_B, padded_n_out = (max(16, 1 << (n - 1).bit_length()) for n in (B, n_out))
-    return padded_B * n_in * padded_n_out < 2**21 and on_cpu()
-
-
-MANY = 90_000
-"""Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
-
-
-WIDE, SHORT = 2048, 128
-"""Units of a layer from which on, and examples of a batch up to which, (W D^T)^T takes less time than D W^T.
-
-In batches of fewer than SHORT, A^T in memory saves such a layer more than it takes; from SHORT on, `lengthened` may."""
-
-
-ALIASED = 512
-"""Where rows have a multiple of so many numbers of float32, those of a column share few places in the nearest cache,
-which finds them by the last 12 bits of their addresses; `A^T D` reads columns of A."""
-
-
-def lengthened(A: Float[Array | np.ndarray, "B n"]) -> Float[Array, "B n+16"]:
-    """A with 16 columns of zeros more, in memory: the next row then begins at another place of the cache."""
-    return in_memory(jnp.pad(A, ((0, 0), (0, 16))))
-
-
-LONG = 4
-"""How many times as long as wide, or as wide as long, a matrix is that counts as long."""
-
-
-def is_long(shape: tuple[int, ...]) -> bool:
-    """Whether a matrix has a shape as 784 x 16. XLA on a CPU computes its gradient as D^T A in 0.6 of A^T D's time."""
-    return len(shape) == 2 and max(shape) >= LONG * min(shape)
-
-
-SMALL = 1024
-"""Numbers of a matrix that a CPU takes no time to speak of to transpose."""
-
-
-FEW = 8 * SMALL
-"""Numbers of a matrix that is transposed sooner than the other core wakes that a product across its rows asks for."""
-
-
-def transposed(matrix: Float[Array | np.ndarray, "m n"], most: int = SMALL) -> Float[Array, "n m"]:
-    """The matrix's transpose, for a CPU that of one with so many numbers at most as an array of its own.
-
-    XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
-    of a step's time for the lesson's network in batches of 10, 0.9 for 784-2048-2048-10 (docs/speed.md). `jax.grad` has
-    no way to ask for that.
-    """
-    if not known(matrix.shape) or matrix.size > most or not on_cpu():
-        return jnp.transpose(matrix)
-    return in_memory(jnp.transpose(matrix))
-
-
-def in_memory(matrix: Array) -> Array:
-    """The matrix as an array of its own, which XLA doesn't melt into what is made of it."""
-    own: Array = jax.lax.optimization_barrier(matrix)  # type: ignore[no-untyped-call]
-    return own
+    return tuple(Layer(kernel_gradient(A, D), jnp.sum(D, axis=0)) for A, D in zip(inputs, deltas, strict=True))
 
 
 def mean_gradient(trace: Trace) -> Params:

@@ -11,21 +11,10 @@ from hypothesis import strategies as st
 import jaxmlp
 from jaxmlp import Batch, Network
 from jaxmlp.activations import ACTIVATIONS
-from jaxmlp.backprop import (
-    ALIASED,
-    MANY,
-    SHORT,
-    WIDE,
-    decayed,
-    on_one_core,
-    passed_back,
-    product,
-    sent_back,
-    summed,
-    transposed,
-)
+from jaxmlp.backprop import decayed, passed_back, summed
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
+from jaxmlp.products import MANY, WIDE
 
 OUTPUTS = [(output, loss) for loss in LOSSES for output in ACTIVATIONS] + [(FUSED[loss][0], loss) for loss in FUSED]
 NATURAL = {"squared_error": "sigmoid", "absolute_error": "identity", "huber": "tanh"} | {
@@ -269,55 +258,6 @@ def test_backprop_exports_for_any_number_of_examples(sizes: tuple[int, ...]) -> 
         batch = Batch(inputs, jnp.arange(count, dtype=jnp.int32) % 3)
         found, wanted = exported.call(params, batch), jaxmlp.backprop(params, batch, network)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, wanted)
-
-
-@pytest.mark.parametrize("B", [1, 7, SHORT, SHORT + 1])
-@pytest.mark.parametrize("n_in", [3, WIDE])
-def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
-    D, W = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(B, WIDE), (n_in, WIDE)]))
-    expected = np.asarray(D) @ np.asarray(W).T
-    np.testing.assert_allclose(sent_back(D, W), expected, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(sent_back(np.asarray(D), np.asarray(W)), expected, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("B", [SHORT - 1, SHORT, 2 * SHORT + 1])
-@pytest.mark.parametrize(("n_in", "n_out"), [(ALIASED, 300), (2 * ALIASED, 500), (ALIASED + 1, 300), (ALIASED, 3)])
-def test_a_kernels_gradient_is_the_sum_over_the_batch_in_whatever_form(
-    n_in: int, n_out: int, B: int, dtype: str
-) -> None:
-    A, D = (jax.random.normal(jax.random.key(i), (B, n), jnp.dtype(dtype)) for i, n in enumerate([n_in, n_out]))
-    found = product(A, D)
-    assert (found.shape, found.dtype) == ((n_in, n_out), A.dtype)
-    exact = np.asarray(A, np.float64).T @ np.asarray(D, np.float64)
-    np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1e-2, atol=1e-4 if dtype == "float32" else 1)
-
-
-def test_matrices_are_transposed_in_memory_where_the_host_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def program() -> str:  # of a new function each time, as JAX keeps those of old ones
-        return str(jax.make_jaxpr(lambda matrix: transposed(matrix))(jnp.ones((2, 3))))
-
-    assert "optimization_barrier" in program()
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "optimization_barrier" not in program()
-    with jax.default_device(jax.devices("cpu")[0]):
-        assert "optimization_barrier" in program()
-
-
-@pytest.mark.parametrize(
-    ("B", "n_in", "n_out", "alone"),
-    [
-        (1, 784, 100, True), (10, 784, 100, True), (16, 784, 128, True), (10, 784, 200, False), (20, 784, 100, False),
-        (32, 784, 64, True), (128, 784, 16, True), (128, 784, 20, False), (144, 784, 16, False), (128, 1024, 16, False),
-    ],
-)  # fmt: skip
-def test_which_layers_stay_on_one_core(B: int, n_in: int, n_out: int, alone: bool) -> None:
-    assert on_one_core(B, n_in, n_out) == alone
-
-
-def test_no_layer_of_an_accelerator_is_kept_to_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not on_one_core(10, 784, 16)
 
 
 @pytest.mark.parametrize("batch", [115, 127, 128])

@@ -20,7 +20,7 @@ def test_tests_mirror_the_package() -> None:
 
 
 def test_the_bottom_floor_imports_nothing_but_jax_numpy_and_jaxtyping() -> None:
-    names = ("activations", "losses", "network", "backprop", "perexample", "devices", "errors")
+    names = ("activations", "losses", "products", "network", "backprop", "perexample", "devices", "errors")
     modules = [ROOT / "jaxmlp" / f"{name}.py" for name in names]
     for module in [*modules, *(ROOT / "jaxmlp" / "gradcheck").glob("*.py")]:
         for node in ast.walk(ast.parse(module.read_text())):

@@ -13,11 +13,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from numpy.typing import NDArray
 
-from jaxmlp.backprop import is_long, on_one_core, value_and_backprop
+from jaxmlp.backprop import value_and_backprop
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
 from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
+from jaxmlp.products import is_long, on_one_core
 from jaxmlp.training.batches import converted, fill_weights, filled
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make

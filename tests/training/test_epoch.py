@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Batch, Dataset, Network
-from jaxmlp.backprop import ALIASED, LONG, MANY, SHORT, WIDE
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort
+from jaxmlp.products import ALIASED, LONG, MANY, SHORT, WIDE
 from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.epoch import (
     Part,

@@ -1,0 +1,141 @@
+"""The two products of a layer's backward pass, each in the form that takes a CPU the least time.
+
+With A = A^(l-1), W = W^l and D = D^l:
+
+    D W^T          what the layer sends back: `sent_back`
+    A^T D          its kernel's gradient: `kernel_gradient`
+
+Other devices get them as they stand, and so does a program for any number of examples (a symbol of `jax.export`). For a
+CPU, XLA melts a transposition into the product, and gives that to Eigen or to YNNPACK, on one core or on all, by rules
+of its own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements. `jax.grad` has
+no way to ask for any of this.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxmlp.devices import on_cpu
+
+WIDE, SHORT = 2048, 128
+"""Units of a layer from which on, and examples of a batch up to which, (W D^T)^T takes less time than D W^T.
+
+In batches of fewer than SHORT, A^T in memory saves such a layer more than it takes; from SHORT on, `lengthened` may."""
+
+ALIASED = 512
+"""Where rows have a multiple of so many numbers of float32, those of a column share few places in the nearest cache,
+which finds them by the last 12 bits of their addresses; `A^T D` reads columns of A."""
+
+LONG = 4
+"""How many times as long as wide, or as wide as long, a matrix is that counts as long."""
+
+SMALL = 1024
+"""Numbers of a matrix that a CPU takes no time to speak of to transpose."""
+
+FEW = 8 * SMALL
+"""Numbers of a matrix that is transposed sooner than the other core wakes that a product across its rows asks for."""
+
+MANY = 90_000
+"""Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
+
+
+def sent_back(
+    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"]
+) -> Float[Array, "B n_in"]:
+    """D W^T; of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
+
+    XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
+    784-2048-2048-10 in batches of 10 to 128.
+    """
+    D, W = jnp.asarray(D), jnp.asarray(W)
+    if not for_cpu(D.shape):
+        return D @ W.T
+    if min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= SHORT:
+        return in_memory(W @ in_memory(D.T)).T
+    return D @ transposed(W, SMALL)
+
+
+def kernel_gradient(
+    A: Float[Array | np.ndarray, "B n_in"], D: Float[Array | np.ndarray, "B n_out"]
+) -> Float[Array, "n_in n_out"]:
+    """A^T D, the sum of the examples' outer products; of a long kernel as (D^T A)^T.
+
+    An epoch holds such kernels transposed, so that the outer transposition melts away (`training/epoch.py`).
+    """
+    A, D = jnp.asarray(A), jnp.asarray(D)
+    (B, n_in), n_out = A.shape, D.shape[1]
+    if is_long((n_in, n_out)):
+        return (long_kernel_gradient(A, D) if for_cpu(A.shape) else D.T @ A).T
+    if not for_cpu(A.shape):
+        return A.T @ D
+    if n_out >= WIDE and B < SHORT:
+        return in_memory(A.T) @ D
+    if n_in % ALIASED == 0 and B >= SHORT:
+        return (lengthened(A).T @ D)[:n_in]
+    return transposed(A, most_transposed(B, n_in, n_out)) @ D
+
+
+def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:
+    """D^T A, for a CPU; of more inputs than one core is left with, the sum of the products of the batch's halves."""
+    (B, n_in), n_out = A.shape, D.shape[1]
+    most = most_transposed(B, n_in, n_out)
+    if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
+        first, second = (transposed(D[half], most) @ A[half] for half in (slice(B // 2), slice(B // 2, B)))
+        return first + second
+    return transposed(D, most) @ A
+
+
+def most_transposed(B: int, n_in: int, n_out: int) -> int:
+    """Numbers that the transposed side of a kernel's gradient may have to be worth an array of its own.
+
+    None in batches of up to 3; nor in batches of 4, 8, 12 and so on, where a kernel has as many numbers as one of
+    784 x 56, its rows no multiple of 32, and Eigen leaves the product to one core. Eigen, which takes the transposition
+    melted in, is then the faster: 0.75 to 0.93 of a step's time.
+    """
+    one_core = on_one_core(B, n_in, n_out)
+    melts = one_core and B % 4 == 0 and n_in % 32 != 0 and 40_000 <= n_in * n_out < 2**20 / B
+    if B <= 3 or melts:
+        return 0
+    return FEW if one_core else SMALL
+
+
+def for_cpu(shape: tuple[Any, ...]) -> bool:
+    """Whether a matrix of that shape is for a CPU, and all its numbers are known, unlike one with symbols."""
+    return all(isinstance(n, int) for n in shape) and on_cpu()
+
+
+def on_one_core(B: int, n_in: int, n_out: int) -> bool:
+    """Whether a layer has so little to compute that XLA leaves `x W` to one core of a CPU: YNNPACK's rule, as measured.
+
+    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one.
+    """
+    padded_B, padded_n_out = (max(16, 1 << (n - 1).bit_length()) for n in (B, n_out))
+    return padded_B * n_in * padded_n_out < 2**21 and on_cpu()
+
+
+def is_long(shape: tuple[int, ...]) -> bool:
+    """Whether a matrix has a shape as 784 x 16. XLA on a CPU computes its gradient as D^T A in 0.6 of A^T D's time."""
+    return len(shape) == 2 and max(shape) >= LONG * min(shape)
+
+
+def transposed(matrix: Float[Array, "m n"], most: int) -> Float[Array, "n m"]:
+    """The matrix's transpose, that of one with so many numbers at most as an array of its own.
+
+    XLA would have the product read the matrix across its rows. Its transpose and a plain product take a CPU less: 0.85
+    of a step's time for the lesson's network in batches of 10.
+    """
+    return in_memory(matrix.T) if matrix.size <= most else matrix.T
+
+
+def lengthened(A: Float[Array, "B n"]) -> Float[Array, "B n+16"]:
+    """A with 16 columns of zeros more, in memory: the next row then begins at another place of the cache."""
+    return in_memory(jnp.pad(A, ((0, 0), (0, 16))))
+
+
+def in_memory(matrix: Array) -> Array:
+    """The matrix as an array of its own, which XLA doesn't melt into what is made of it."""
+    own: Array = jax.lax.optimization_barrier(matrix)  # type: ignore[no-untyped-call]
+    return own

@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmlp.products import ALIASED, FEW, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
+
+
+def matrices(*shapes: tuple[int, int], dtype: str = "float32") -> list[jax.Array]:
+    return [jax.random.normal(jax.random.key(i), shape, jnp.dtype(dtype)) for i, shape in enumerate(shapes)]
+
+
+def program(product: object, *shapes: tuple[int, int]) -> str:
+    """As lowered; of a new function each time, as JAX keeps those of old ones."""
+    given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return str(jax.jit(lambda *matrices: product(*matrices)).lower(*given).as_text())
+
+
+@pytest.mark.parametrize("B", [1, 7, SHORT, SHORT + 1])
+@pytest.mark.parametrize("n_in", [3, WIDE])
+def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
+    D, W = matrices((B, WIDE), (n_in, WIDE))
+    expected = np.asarray(D) @ np.asarray(W).T
+    np.testing.assert_allclose(sent_back(D, W), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(sent_back(np.asarray(D), np.asarray(W)), expected, rtol=1e-4, atol=1e-3)
+
+
+def assert_kernel_gradient_is_the_sum_of_outer_products(B: int, n_in: int, n_out: int, dtype: str) -> None:
+    A, D = matrices((B, n_in), (B, n_out), dtype=dtype)
+    found = kernel_gradient(A, D)
+    assert (found.shape, found.dtype) == ((n_in, n_out), A.dtype)
+    exact = np.asarray(A, np.float64).T @ np.asarray(D, np.float64)
+    np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1e-2, atol=1e-4 if dtype == "float32" else 1)
+    np.testing.assert_array_equal(kernel_gradient(np.asarray(A), np.asarray(D)), found)
+
+
+SHAPES = [(ALIASED, 300), (2 * ALIASED, 500), (ALIASED + 1, 300), (ALIASED, 3), (784, 64), (800, 64), (5, WIDE), (9, 9)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("B", [3, 8, SHORT - 1, SHORT, 2 * SHORT + 1])
+@pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
+def test_a_kernels_gradient_is_the_sum_over_the_batch_in_whatever_form(
+    n_in: int, n_out: int, B: int, dtype: str
+) -> None:
+    assert_kernel_gradient_is_the_sum_of_outer_products(B, n_in, n_out, dtype)
+
+
+@settings(max_examples=20, deadline=None)
+@given(B=st.integers(1, 300), n_in=st.integers(1, 1100), n_out=st.integers(1, 300))
+def test_the_kernels_gradient_of_any_shape_is_the_sum_over_the_batch(B: int, n_in: int, n_out: int) -> None:
+    assert_kernel_gradient_is_the_sum_of_outer_products(B, n_in, n_out, "float32")
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(784, 16), (16, 16)])
+@pytest.mark.parametrize(
+    ("B", "own"), [(1, False), (3, False), (4, True), (10, True), (64, True), (FEW // 16, True), (FEW // 16 + 1, False)]
+)
+def test_the_transposed_side_of_a_small_product_is_an_array_of_its_own_from_batches_of_4_on(
+    n_in: int, n_out: int, B: int, own: bool
+) -> None:
+    text = program(kernel_gradient, (B, n_in), (B, n_out))
+    assert ("optimization_barrier" in text) == (own and on_one_core(B, n_in, n_out))
+
+
+@pytest.mark.parametrize(
+    ("B", "n_in", "n_out", "melts"),
+    [
+        (4, 784, 64, True), (8, 784, 100, True), (12, 784, 100, True), (16, 784, 64, True), (4, 900, 64, True),
+        (10, 784, 100, False), (6, 784, 64, False),  # no multiple of 4
+        (8, 784, 32, False), (8, 13, 64, False),  # small
+        (8, 800, 64, False), (8, 1024, 64, False),  # rows of whole blocks
+        (16, 784, 100, False), (32, 784, 64, False),  # so large that Eigen would wake another core
+    ],
+)  # fmt: skip
+def test_where_eigen_is_faster_the_transposition_melts_into_the_product(
+    B: int, n_in: int, n_out: int, melts: bool
+) -> None:
+    assert on_one_core(B, n_in, n_out)
+    assert ("optimization_barrier" in program(kernel_gradient, (B, n_in), (B, n_out))) == (not melts)
+
+
+@pytest.mark.parametrize("B", [20, 32, 100])
+def test_deltas_of_a_product_that_is_shared_among_cores_are_left_where_they_are(B: int) -> None:
+    assert B * 100 > SMALL
+    assert "optimization_barrier" not in program(kernel_gradient, (B, 784), (B, 100))
+
+
+def test_only_a_cpu_gets_forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [
+        (kernel_gradient, (10, 784), (10, 16)),
+        (kernel_gradient, (SHORT, ALIASED), (SHORT, ALIASED)),
+        (kernel_gradient, (10, WIDE), (10, WIDE)),
+        (sent_back, (10, 16), (16, 16)),
+        (sent_back, (10, WIDE), (WIDE, WIDE)),
+    ]
+    assert all("optimization_barrier" in program(*case) for case in cases)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not any("optimization_barrier" in program(*case) for case in cases)
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert all("optimization_barrier" in program(*case) for case in cases)
+
+
+def test_a_program_for_any_number_of_examples_has_plain_products() -> None:
+    (B,) = jax.export.symbolic_shape("B")
+    for n in (16, WIDE):
+        for product, other in ((kernel_gradient, (B, n)), (sent_back, (n, n))):
+            given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((B, n), other)]
+            exported = jax.export.export(jax.jit(product))(*given)
+            assert "optimization_barrier" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize(
+    ("B", "n_in", "n_out", "alone"),
+    [
+        (1, 784, 100, True), (10, 784, 100, True), (16, 784, 128, True), (10, 784, 200, False), (20, 784, 100, False),
+        (32, 784, 64, True), (128, 784, 16, True), (128, 784, 20, False), (144, 784, 16, False), (128, 1024, 16, False),
+    ],
+)  # fmt: skip
+def test_which_layers_stay_on_one_core(B: int, n_in: int, n_out: int, alone: bool) -> None:
+    assert on_one_core(B, n_in, n_out) == alone
+
+
+def test_no_layer_of_an_accelerator_is_kept_to_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not on_one_core(10, 784, 16)
