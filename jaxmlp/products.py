@@ -3,12 +3,12 @@
 With A = A^(l-1), W = W^l and D = D^l:
 
     D W^T          what the layer sends back: `sent_back`
-    A^T D          its kernel's gradient: `kernel_gradient`
+    A^T D          its kernel's gradient, of a long kernel as (D^T A)^T: `kernel_gradient`
 
-Other devices get them as they stand, and so does a program for any number of examples (a symbol of `jax.export`). For a
-CPU, XLA melts a transposition into the product, and gives that to Eigen or to YNNPACK, on one core or on all, by rules
-of its own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements. `jax.grad` has
-no way to ask for any of this.
+Other devices get them just so, as does a program for any number of examples (a symbol of `jax.export`). For a CPU, XLA
+melts a transposition into the product, and gives that to Eigen or to YNNPACK, on one core or on all, by rules of its
+own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements. `jax.grad` has no way
+to ask for any of this.
 """
 
 from typing import Any
@@ -37,6 +37,13 @@ SMALL = 1024
 
 FEW = 8 * SMALL
 """Numbers of a matrix that is transposed sooner than the other core wakes that a product across its rows asks for."""
+
+TINY = 3
+"""Examples of a batch up to which Eigen, with a transposition melted in, is faster than YNNPACK with one in memory."""
+
+LARGE, ALONE = 40_000, 2**20
+"""Numbers of a long kernel from which on Eigen may be faster in other batches, too, and multiplications up to which it
+stays on one core."""
 
 MANY = 90_000
 """Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
@@ -81,6 +88,8 @@ def kernel_gradient(
 def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:
     """D^T A, for a CPU; of more inputs than one core is left with, the sum of the products of the batch's halves."""
     (B, n_in), n_out = A.shape, D.shape[1]
+    if melts(B, n_in, n_out):
+        return D.T @ A
     most = most_transposed(B, n_in, n_out)
     if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
         first, second = (transposed(D[half], most) @ A[half] for half in (slice(B // 2), slice(B // 2, B)))
@@ -88,18 +97,21 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
     return transposed(D, most) @ A
 
 
-def most_transposed(B: int, n_in: int, n_out: int) -> int:
-    """Numbers that the transposed side of a kernel's gradient may have to be worth an array of its own.
+def melts(B: int, n_in: int, n_out: int) -> bool:
+    """Whether Eigen computes D^T A in less time than YNNPACK with D^T in memory, in batches beyond the tiny ones.
 
-    None in batches of up to 3; nor in batches of 4, 8, 12 and so on, where a kernel has as many numbers as one of
-    784 x 56, its rows no multiple of 32, and Eigen leaves the product to one core. Eigen, which takes the transposition
-    melted in, is then the faster: 0.75 to 0.93 of a step's time.
+    It does at 784 x 56 to 784 x 128 and 900 x 64 in batches of 4, 8, 12, 16 and 20: 0.76 to 1.00 of a step's time. It
+    doesn't in batches of 5, 6, 7, 10 and 14, nor with rows of 512, 640, 768, 800, 896 and 1,024 numbers.
     """
-    one_core = on_one_core(B, n_in, n_out)
-    melts = one_core and B % 4 == 0 and n_in % 32 != 0 and 40_000 <= n_in * n_out < 2**20 / B
-    if B <= 3 or melts:
+    large = n_in > n_out and n_in * n_out >= LARGE and B * n_in * n_out < ALONE
+    return large and on_one_core(B, n_in, n_out) and B % 4 == 0 and n_in % 32 != 0
+
+
+def most_transposed(B: int, n_in: int, n_out: int) -> int:
+    """Numbers that the transposed side of a kernel's gradient may have to be worth an array of its own."""
+    if B <= TINY:
         return 0
-    return FEW if one_core else SMALL
+    return FEW if on_one_core(B, n_in, n_out) else SMALL
 
 
 def for_cpu(shape: tuple[Any, ...]) -> bool:

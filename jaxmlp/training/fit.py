@@ -222,8 +222,9 @@ def fit(
         resume: whether to go on with the run in `workdir`, where there is one; it ends bit for bit as it would have
             without the break. Of one that has ended, nothing is trained.
         report: is called with the record of each epoch that is trained.
-        stop: is asked about once a second or more often, and after every epoch, whether training is to stop. If so, the
-            state is saved first.
+        stop: is asked about once a second or more often, and after every epoch, whether training is to stop; of private
+            training, and of training that records, whose epochs are one program each, after every epoch alone. If so,
+            the state is saved first.
 
     Raises:
         DataError: for data that can't be used.
