@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from jaxmlp.products import ALIASED, FEW, LARGE, MANY, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
 
+pytestmark = pytest.mark.own_precision
+
 
 def matrices(*shapes: tuple[int, int], dtype: str = "float32") -> list[jax.Array]:
     return [jax.random.normal(jax.random.key(i), shape, jnp.dtype(dtype)) for i, shape in enumerate(shapes)]
@@ -49,7 +51,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("B", [3, 8, SHORT - 1, SHORT, 2 * SHORT + 1])
+@pytest.mark.parametrize("B", [8, SHORT - 1, SHORT, 2 * SHORT + 1])
 @pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
 def test_a_kernels_gradient_is_the_sum_over_the_batch_in_whatever_form(
     n_in: int, n_out: int, B: int, dtype: str
