@@ -9,7 +9,6 @@ medians of microseconds a step; the gradients change places from turn to turn.
 """
 
 import argparse
-import itertools
 import statistics
 import time
 
@@ -17,14 +16,14 @@ import jax
 import numpy as np
 import optax
 
+from benchmarks.compare import named, operations
 from jaxmlp import Network
 from jaxmlp.data.dataset import Examples
 from jaxmlp.network import init
-from jaxmlp.training.epoch import Part, Recipe, TrainState, train_steps
+from jaxmlp.training.epoch import GRADIENTS, Recipe, TrainState, train_epoch
 
 NETWORKS = ((784, 16, 16, 10), (784, 30, 10), (784, 64, 10), (784, 100, 10), (784, 300, 10), (64, 32, 10))
 BATCHES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 100, 128, 256, 1024)
-GRADIENTS = ("manual", "auto")
 SGD = optax.sgd(0.1)
 
 
@@ -43,18 +42,16 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def microseconds(network: Network, batch: int, turns: int) -> dict[str, float]:
     """By its gradient, the median time of a step, from turns of so many steps as take some hundredths of a second."""
-    multiplications = batch * sum(n_in * n_out for n_in, n_out in itertools.pairwise(network.sizes))
-    steps, rng = int(np.clip(3e8 // multiplications, 8, 2000)), np.random.default_rng(0)
+    steps, rng = int(np.clip(1.2e9 // (batch * operations(network.sizes)), 8, 2000)), np.random.default_rng(0)
     inputs = rng.integers(0, 256, (steps, batch, network.sizes[0])).astype(np.uint8)
     batches = Examples(inputs, rng.integers(0, network.sizes[-1], (steps, batch)).astype(np.int32))
     params = init(jax.random.key(0), network)
-    given = jax.device_put((TrainState(params, SGD.init(params)), np.zeros(steps, np.float32), batches))
-    part = Part.of(0, steps, seed=0, number=0, total=steps * batch)
+    state, batches = jax.device_put((TrainState(params, SGD.init(params)), batches))
     taken: dict[str, list[float]] = {gradient: [] for gradient in GRADIENTS}
     for turn in range(turns + 1):
         for gradient in GRADIENTS if turn % 2 else reversed(GRADIENTS):
             started = time.perf_counter()
-            jax.block_until_ready(train_steps(*given, part, recipe=Recipe(network, SGD, gradient)))
+            jax.block_until_ready(train_epoch(state, batches, steps * batch, recipe=Recipe(network, SGD, gradient)))
             if turn:  # the first compiles
                 taken[gradient].append((time.perf_counter() - started) / steps * 1e6)
     return {gradient: statistics.median(times) for gradient, times in taken.items()}
@@ -70,8 +67,7 @@ def main() -> None:
     for network in map(Network, given.networks or NETWORKS):
         for batch in given.batch:
             manual, auto = microseconds(network, batch, given.turns).values()
-            name = "-".join(map(str, network.sizes))
-            print(f"| {name} | {batch} | {manual:.1f} | {auto:.1f} | {auto / manual:.2f} |", flush=True)
+            print(f"| {named(network.sizes)} | {batch} | {manual:.1f} | {auto:.1f} | {auto / manual:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
