@@ -41,9 +41,12 @@ FEW = 8 * SMALL
 TINY = 3
 """Examples of a batch up to which Eigen, with a transposition melted in, is faster than YNNPACK with one in memory."""
 
-LARGE, ALONE = 40_000, 2**20
-"""Numbers of a long kernel from which on Eigen may be faster in other batches, too, and multiplications up to which it
-stays on one core."""
+LARGE, ALONE, WRITTEN = 40_000, 1_500_000, 4
+"""Numbers of a long kernel from which on Eigen may be faster in other batches, too; and multiplications up to which it
+stays on one core, where writing a number of the result counts as so many."""
+
+CROWD = 512
+"""Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
 MANY = 90_000
 """Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
@@ -90,6 +93,8 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
     (B, n_in), n_out = A.shape, D.shape[1]
     if melts(B, n_in, n_out):
         return D.T @ A
+    if n_in > n_out and B >= CROWD:
+        return in_memory(D.T) @ A
     most = most_transposed(B, n_in, n_out)
     if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
         first, second = (transposed(D[half], most) @ A[half] for half in (slice(B // 2), slice(B // 2, B)))
@@ -100,10 +105,11 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
 def melts(B: int, n_in: int, n_out: int) -> bool:
     """Whether Eigen computes D^T A in less time than YNNPACK with D^T in memory, in batches beyond the tiny ones.
 
-    It does at 784 x 56 to 784 x 128 and 900 x 64 in batches of 4, 8, 12, 16 and 20: 0.76 to 1.00 of a step's time. It
-    doesn't in batches of 5, 6, 7, 10 and 14, nor with rows of 512, 640, 768, 800, 896 and 1,024 numbers.
+    It does at 784 x 56 to 784 x 128 and 900 x 64 in batches of 4, 8, 12, 16, 20, 24 and 28, as far as it stays on one
+    core: 0.76 to 1.00 of a step's time. It doesn't in batches of 5, 6, 7, 10 and 14, nor with rows of 512, 640, 768,
+    800, 896 and 1,024 numbers.
     """
-    large = n_in > n_out and n_in * n_out >= LARGE and B * n_in * n_out < ALONE
+    large = n_in > n_out and n_in * n_out >= LARGE and (B + WRITTEN) * n_in * n_out < ALONE
     return large and on_one_core(B, n_in, n_out) and B % 4 == 0 and n_in % 32 != 0
 
 

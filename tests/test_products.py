@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp.products import ALIASED, FEW, MANY, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
+from jaxmlp.products import ALIASED, CROWD, FEW, MANY, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
 
 pytestmark = pytest.mark.own_precision
 
@@ -51,7 +51,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("B", [8, SHORT - 1, SHORT, 2 * SHORT + 1])
+@pytest.mark.parametrize("B", [8, SHORT - 1, SHORT, 2 * SHORT + 1, CROWD])
 @pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
 def test_a_kernels_gradient_is_the_sum_over_the_batch_in_whatever_form(
     n_in: int, n_out: int, B: int, dtype: str
@@ -65,26 +65,31 @@ def test_the_kernels_gradient_of_any_shape_is_the_sum_over_the_batch(B: int, n_i
     assert_kernel_gradient_is_the_sum_of_outer_products(B, n_in, n_out, "float32")
 
 
-@pytest.mark.parametrize(("n_in", "n_out"), [(784, 16), (16, 16)])
 @pytest.mark.parametrize(
-    ("B", "own"), [(1, False), (3, False), (4, True), (10, True), (64, True), (FEW // 16, True), (FEW // 16 + 1, False)]
-)
+    ("B", "n_in", "n_out", "own"),
+    [
+        *((B, n, 16, B > 3) for B in (1, 3, 4, 10, 64) for n in (784, 16)),
+        (FEW // 16, 16, 16, True), (FEW // 16 + 1, 16, 16, False), (129, 784, 16, False),
+    ],
+)  # fmt: skip
 def test_the_transposed_side_of_a_small_product_is_an_array_of_its_own_from_batches_of_4_on(
-    n_in: int, n_out: int, B: int, own: bool
+    B: int, n_in: int, n_out: int, own: bool
 ) -> None:
+    assert on_one_core(B, n_in, n_out) or not own
     text = program(kernel_gradient, (B, n_in), (B, n_out))
-    assert ("optimization_barrier" in text) == (own and on_one_core(B, n_in, n_out))
+    assert ("optimization_barrier" in text) == own
 
 
 @pytest.mark.parametrize(
     ("B", "n_in", "n_out", "melted"),
     [
         (4, 784, 64, True), (8, 784, 100, True), (12, 784, 100, True), (16, 784, 64, True), (4, 900, 64, True),
+        (28, 784, 56, True), (24, 784, 64, True), (16, 784, 88, True), (8, 784, 128, True),
         (0, 784, 64, True), (4, 784, 52, True),
         (10, 784, 100, False), (6, 784, 64, False),  # no multiple of 4
         (4, 784, 51, False), (8, 784, 32, False), (8, 13, 64, False),  # small
         (8, 800, 64, False), (8, 1024, 64, False),  # rows of whole blocks
-        (16, 784, 100, False), (32, 784, 64, False),  # so large that Eigen would wake another core
+        (16, 784, 100, False), (28, 784, 64, False), (12, 784, 128, False),  # so large that Eigen would wake another core
         (4, 784, 150, False), (5, 784, 190, False),  # shared by YNNPACK
         (8, 250, 250, False), (4, 100, 784, False),  # not long, or long the other way
     ],
@@ -93,6 +98,17 @@ def test_where_eigen_is_faster_the_transposition_melts_into_the_product(
     B: int, n_in: int, n_out: int, melted: bool
 ) -> None:
     assert ("optimization_barrier" in program(kernel_gradient, (B, n_in), (B, n_out))) == (not melted)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(784, 10), (784, 16), (784, 196), (256, 32)])
+def test_deltas_of_a_long_kernel_in_a_large_batch_are_transposed_in_memory(n_in: int, n_out: int) -> None:
+    def has_own(B: int, *sizes: int) -> bool:
+        return "optimization_barrier" in program(kernel_gradient, *((B, n) for n in sizes))
+
+    assert has_own(CROWD, n_in, n_out)
+    assert has_own(CROWD + 1, n_in, n_out)
+    assert not has_own(CROWD - 1, n_in, n_out)
+    assert not has_own(CROWD, n_out, n_in)  # long the other way
 
 
 @pytest.mark.parametrize("B", [20, 32, 100])
