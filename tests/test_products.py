@@ -89,7 +89,7 @@ def test_the_transposed_side_of_a_small_product_is_an_array_of_its_own_from_batc
         (10, 784, 100, False), (6, 784, 64, False),  # no multiple of 4
         (4, 784, 51, False), (8, 784, 32, False), (8, 13, 64, False),  # small
         (8, 800, 64, False), (8, 1024, 64, False),  # rows of whole blocks
-        (16, 784, 100, False), (28, 784, 64, False), (12, 784, 128, False),  # so large that Eigen would wake another core
+        (16, 784, 100, False), (28, 784, 64, False), (12, 784, 128, False),  # so large that Eigen wakes another core
         (4, 784, 150, False), (5, 784, 190, False),  # shared by YNNPACK
         (8, 250, 250, False), (4, 100, 784, False),  # not long, or long the other way
     ],
