@@ -93,9 +93,7 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
     (B, n_in), n_out = A.shape, D.shape[1]
     if melts(B, n_in, n_out):
         return D.T @ A
-    if n_in > n_out and B >= CROWD:
-        return in_memory(D.T) @ A
-    most = most_transposed(B, n_in, n_out)
+    most = D.size if n_in > n_out and B >= CROWD else most_transposed(B, n_in, n_out)
     if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
         first, second = (transposed(D[half], most) @ A[half] for half in (slice(B // 2), slice(B // 2, B)))
         return first + second

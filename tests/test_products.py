@@ -89,7 +89,8 @@ def test_the_transposed_side_of_a_small_product_is_an_array_of_its_own_from_batc
         (10, 784, 100, False), (6, 784, 64, False),  # no multiple of 4
         (4, 784, 51, False), (8, 784, 32, False), (8, 13, 64, False),  # small
         (8, 800, 64, False), (8, 1024, 64, False),  # rows of whole blocks
-        (16, 784, 100, False), (28, 784, 64, False), (12, 784, 128, False),  # so large that Eigen wakes another core
+        (16, 784, 100, False), (32, 784, 64, False),  # so large that Eigen would wake another core
+        (28, 784, 64, False), (12, 784, 128, False),
         (4, 784, 150, False), (5, 784, 190, False),  # shared by YNNPACK
         (8, 250, 250, False), (4, 100, 784, False),  # not long, or long the other way
     ],
@@ -128,6 +129,12 @@ def test_the_halves_of_a_batch_are_summed_in_float32_alone() -> None:
         A, D = (jax.ShapeDtypeStruct((128, n), dtype) for n in (784, 12))
         assert A.size > MANY
         assert jax.jit(kernel_gradient).lower(A, D).as_text().count("stablehlo.dot_general") == products
+
+
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(CROWD, 250, 10), (CROWD, 180, 16), (1024, 120, 10)])
+def test_a_large_batch_of_what_stays_on_one_core_is_cut_in_halves_too(B: int, n_in: int, n_out: int) -> None:
+    assert on_one_core(B, n_in, n_out)
+    assert program(kernel_gradient, (B, n_in), (B, n_out)).count("stablehlo.dot_general") == 2
 
 
 def test_only_a_cpu_gets_forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
