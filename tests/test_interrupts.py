@@ -11,6 +11,8 @@ START = """
 import hashlib, io, signal, sys, time
 from jaxmlp.interrupts import Interrupts
 
+pytestmark = pytest.mark.own_precision  # it has no arrays
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
 interrupts = Interrupts()
 interrupts.parting = lambda: " after all"

@@ -15,6 +15,8 @@ from jaxmlp import DataError, Dataset, load_data
 from jaxmlp.data import tfds as module
 from jaxmlp.training.fit import load_for
 
+pytestmark = pytest.mark.own_precision  # data have types of their own
+
 KEYS = ("image", "label")
 
 

@@ -13,6 +13,8 @@ from faults import FAULTS, Fault, faulty_backprop
 import jaxmlp
 from jaxmlp import GradientCheck, GradientReport, check_gradients
 
+pytestmark = pytest.mark.own_precision  # checking sets each precision
+
 DTYPES = ("float32", "float64")
 
 CHECKS = {dtype: GradientCheck(jaxmlp.loss, jaxmlp.backprop) for dtype in DTYPES}

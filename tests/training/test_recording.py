@@ -23,6 +23,8 @@ QUANTITIES: tuple[QuantityName, ...] = get_args(QuantityName)
 PLAIN = Experiment(
     Network((20, 8, 3)), Data(validation=42), Optimizer(learning_rate=2.0), Train(epochs=2, batch_size=16)
 )
+
+pytestmark = pytest.mark.own_precision  # training is in float32
 FULL = replace(PLAIN, record=Record(QUANTITIES))  # 161 examples, so that the last batch has a single one
 
 
