@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.own_precision  # it has no arrays
+
 START = """
 import hashlib, io, signal, sys, time
 from jaxmlp.interrupts import Interrupts
-
-pytestmark = pytest.mark.own_precision  # it has no arrays
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background would ignore Ctrl-C
 interrupts = Interrupts()
