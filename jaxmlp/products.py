@@ -1,7 +1,8 @@
-"""The two products of a layer's backward pass, each in the form that takes a CPU the least time.
+"""A layer's three products, each in the form that takes a CPU the least time.
 
 With A = A^(l-1), W = W^l and D = D^l:
 
+    A W            what its units add up: `weighted_sums`
     D W^T          what the layer sends back: `sent_back`
     A^T D          its kernel's gradient, of a long kernel as (D^T A)^T: `kernel_gradient`
 
@@ -46,10 +47,30 @@ LARGE, ALONE, WRITTEN = 40_000, 1_500_000, 4
 stays on one core, where writing a number of the result counts as so many."""
 
 CROWD = 512
-"""Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
+"""Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own, and its
+forward product may be."""
+
+COLUMNS, NARROW, TALL = 16, 48, 512
+"""Columns that YNNPACK computes at a time; and the columns above which, and the inputs from which on, an uneven product
+is worth two transpositions in a large batch."""
 
 MANY = 90_000
 """Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
+
+
+def weighted_sums(
+    A: Float[Array | np.ndarray, "B n_in"], W: Float[Array | np.ndarray, "n_in n_out"]
+) -> Float[Array, "B n_out"]:
+    """A W; of an uneven long kernel in a large batch, for a CPU, as (W^T A^T)^T.
+
+    YNNPACK computes a product some 16 columns at a time, for which W has no whole number of them, while B is many.
+    """
+    A, W = jnp.asarray(A), jnp.asarray(W)
+    B, (n_in, n_out) = A.shape[0], W.shape
+    uneven = n_in >= TALL and n_out > NARROW and n_out % COLUMNS != 0
+    if for_cpu(A.shape) and B >= CROWD and uneven and is_long(W.shape) and n_in > n_out:
+        return in_memory(in_memory(W.T @ A.T).T)
+    return A @ W
 
 
 def sent_back(
