@@ -38,7 +38,7 @@ from jaxmlp.network import (
     shares,
     smoothed,
 )
-from jaxmlp.products import kernel_gradient, sent_back, weighted_sums
+from jaxmlp.products import kernel_gradient, sent_back
 
 
 class Trace(NamedTuple):
@@ -70,7 +70,7 @@ def backpropagate(params: Params, batch: Batch, network: Network, key: Key[Array
     ([[4.0]], [4.0])
     """
     M = masks(key, batch.inputs, network)
-    z, a = propagate(params, batch.inputs, network, M, weighted_sums)
+    z, a = propagate(params, batch.inputs, network, M)
     y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)
     D = passed_back(output.delta(z[-1], a[-1], y), z, a, params, network, M)
@@ -123,7 +123,7 @@ def value_and_backprop(
     every layer.
     """
     M = masks(key, batch.inputs, network)
-    z, a = propagate(params, batch.inputs, network, M, weighted_sums)
+    z, a = propagate(params, batch.inputs, network, M)
     y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)
     C = output.value(z[-1], a[-1], y)

@@ -1,8 +1,7 @@
 """Strict tests: shapes and types of every function are checked, and none is promoted implicitly.
 
-Floating types follow JAX_ENABLE_X64. Most of the time goes into compiling, so XLA is to optimise little, to emit its
-older, plainer kernels, in 0.5 of the time, and each program in one piece, as tests on every core compile side by side,
-in 0.8 of that; what is promised of the programs that users get asks for XLA's own way.
+Floating types follow JAX_ENABLE_X64. Most of the time goes into compiling, so XLA is to make less of it, see QUICK; what
+is promised of the programs that users get asks for XLA's own way.
 `XLA_FLAGS= pytest` has it for all tests.
 """
 
@@ -20,8 +19,8 @@ from hypothesis import settings
 
 QUICK = (
     "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_use_fusion_emitters=false",  # with the line before, tests take 0.5 of the time
+    "--xla_cpu_parallel_codegen_split_count=1",  # 0.8 of that, as every core has a test that compiles
 )
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 jaxtyping.install_import_hook("jaxmlp", "beartype.beartype")  # before the package is imported

@@ -14,7 +14,7 @@ from jaxmlp.activations import ACTIVATIONS
 from jaxmlp.backprop import decayed, passed_back, summed
 from jaxmlp.losses import FUSED, LOSSES
 from jaxmlp.network import Masks, dropped, masks, propagate, smoothed
-from jaxmlp.products import MANY, WIDE
+from jaxmlp.products import CROWD, MANY, WIDE
 
 OUTPUTS = [(output, loss) for loss in LOSSES for output in ACTIVATIONS] + [(FUSED[loss][0], loss) for loss in FUSED]
 NATURAL = {"squared_error": "sigmoid", "absolute_error": "identity", "huber": "tanh"} | {
@@ -50,6 +50,12 @@ def assert_backprop_is_jax_grad(network: Network, count: int, targets: str, seed
             assert ours.shape == theirs.shape
             assert ours.dtype == theirs.dtype
             assert np.linalg.norm(ours - theirs) <= 1e-10 * np.linalg.norm(theirs) + 1e-300
+
+
+@pytest.mark.own_precision
+@pytest.mark.parametrize("targets", ["labels", "weighted"])
+def test_a_large_batch_of_an_uneven_network_agrees_with_jax_grad(targets: str) -> None:
+    assert_backprop_is_jax_grad(Network((600, 50, 3)), CROWD + 1, targets, seed=1)
 
 
 @pytest.mark.own_precision

@@ -13,8 +13,6 @@ from faults import FAULTS, Fault, faulty_backprop
 import jaxmlp
 from jaxmlp import GradientCheck, GradientReport, check_gradients
 
-pytestmark = pytest.mark.own_precision  # checking sets each precision
-
 DTYPES = ("float32", "float64")
 
 CHECKS = {dtype: GradientCheck(jaxmlp.loss, jaxmlp.backprop) for dtype in DTYPES}
@@ -27,12 +25,14 @@ def check_fault(fault: Fault, dtype: str) -> GradientReport:
         return check(*faults.example(jnp.dtype(dtype), fault.ragged), faults.NETWORK)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("ragged", [False, True])
 def test_the_copy_of_the_backward_pass_is_right_without_a_fault(dtype: str, ragged: bool) -> None:
     check_fault(Fault(None, ragged=ragged), dtype).raise_on_failure()
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_caught_and_its_cause_named(name: str, dtype: str) -> None:

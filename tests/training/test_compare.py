@@ -9,8 +9,6 @@ from jaxmlp import Data, Dataset, Experiment, Network, Train
 from jaxmlp.training import epoch
 from jaxmlp.training.compare import TURNS, compare
 
-pytestmark = pytest.mark.own_precision  # training is in float32
-
 EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16, seed=5))
 
 

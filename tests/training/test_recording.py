@@ -12,6 +12,7 @@ import pytest
 import jaxmlp
 from jaxmlp import Batch, Data, Dataset, Experiment, Network, Optimizer, Record, Train
 from jaxmlp.data.dataset import Examples, on_device, split_indices
+from jaxmlp.products import CROWD
 from jaxmlp.training.batches import order_of
 from jaxmlp.training.config import QuantityName
 from jaxmlp.training.epoch import Part, Recipe, TrainState, initial_state
@@ -23,8 +24,6 @@ QUANTITIES: tuple[QuantityName, ...] = get_args(QuantityName)
 PLAIN = Experiment(
     Network((20, 8, 3)), Data(validation=42), Optimizer(learning_rate=2.0), Train(epochs=2, batch_size=16)
 )
-
-pytestmark = pytest.mark.own_precision  # training is in float32
 FULL = replace(PLAIN, record=Record(QUANTITIES))  # 161 examples, so that the last batch has a single one
 
 
@@ -66,6 +65,7 @@ def test_a_recorded_step_is_on_one_core_where_a_step_is() -> None:
         assert chosen is (record_epoch.for_one_core if one_core else record_epoch.for_cpu)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("name", QUANTITIES)
 def test_no_quantity_copies_the_parameters(name: QuantityName) -> None:
     """Side by side, for one sum over all: XLA takes five times a gradient's time for that, where cores share it."""
@@ -75,6 +75,7 @@ def test_no_quantity_copies_the_parameters(name: QuantityName) -> None:
     assert max(joined, default=0) < 784
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("name", "products"),  # of the network's two layers: of squares, or with the mean gradient
     [
@@ -94,6 +95,18 @@ def test_no_quantity_computes_the_gradient_again(name: QuantityName, products: i
         for names in (("loss",), ("loss", name))
     )
     assert recorded - plain == products
+
+
+@pytest.mark.own_precision
+@pytest.mark.parametrize("name", ["saturation", "dead_units"])
+@pytest.mark.parametrize("batch", [32, CROWD])
+def test_no_quantity_goes_forward_again(name: QuantityName, batch: int) -> None:
+    *positional, recipe = arguments((784, 100, 10), batch)
+    plain, recorded = (
+        record_epoch.for_cpu.lower(*positional, recipe=recipe, record=Record(names)).compile().as_text().count(" dot(")
+        for names in (("loss",), ("loss", name))
+    )
+    assert recorded == plain
 
 
 @pytest.mark.parametrize("every", [1, 3])
