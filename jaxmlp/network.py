@@ -29,7 +29,6 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt16
 from jaxmlp.activations import ACTIVATIONS, ActivationName
 from jaxmlp.errors import NetworkError
 from jaxmlp.losses import LossName, output_loss
-from jaxmlp.products import weighted_sums
 
 
 @dataclass(frozen=True)
@@ -299,7 +298,7 @@ def propagate(
     for l, layer in enumerate(params, start=1):
         name = network.output if l == len(params) else network.activation
         A = dropped(a[-1:], M[l - 1 : l])[0] if M else a[-1]
-        z += (weighted_sums(A, layer.kernel) + layer.bias[None, :],)
+        z += (A @ layer.kernel + layer.bias[None, :],)
         a += (ACTIVATIONS[name].forward(z[-1]),)
     return z, a
 

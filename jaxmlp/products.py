@@ -1,15 +1,14 @@
-"""A layer's three products, each in the form that takes a CPU the least time.
+"""The two products of a layer's backward pass, each in the form that takes a CPU the least time.
 
 With A = A^(l-1), W = W^l and D = D^l:
 
-    A W            what its units add up: `weighted_sums`
     D W^T          what the layer sends back: `sent_back`
     A^T D          its kernel's gradient, of a long kernel as (D^T A)^T: `kernel_gradient`
 
 Other devices get them just so, as does a program for any number of examples (a symbol of `jax.export`). For a CPU, XLA
 melts a transposition into the product, and gives that to Eigen or to YNNPACK, on one core or on all, by rules of its
 own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements. `jax.grad` has no way
-to ask for the form of its backward products.
+to ask for any of this.
 """
 
 from typing import Any
@@ -47,31 +46,10 @@ LARGE, ALONE, WRITTEN = 40_000, 1_500_000, 4
 stays on one core, where writing a number of the result counts as so many."""
 
 CROWD = 512
-"""Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own, and an
-uneven one's forward product is turned round."""
-
-COLUMNS, NARROW, TALL = 16, 48, 512
-"""Columns of which a product is uneven that has no multiple; and the columns above which, and the inputs from which on,
-it is worth two transpositions in a large batch."""
+"""Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
 MANY = 90_000
 """Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
-
-
-def weighted_sums(
-    A: Float[Array | np.ndarray, "B n_in"], W: Float[Array | np.ndarray, "n_in n_out"]
-) -> Float[Array, "B n_out"]:
-    """A W; of an uneven long kernel in a large batch, for a CPU, as (W^T A^T)^T.
-
-    YNNPACK computes some 16 columns at a time, and W's are no multiple of that; turned round, the batch's many columns
-    are what it cuts. What comes out is put back in order at once, as activations in the other order take longer.
-    """
-    A, W = jnp.asarray(A), jnp.asarray(W)
-    (B, n_in), n_out = A.shape, W.shape[1]
-    if not for_cpu((*A.shape, n_out)) or B < CROWD:
-        return A @ W
-    uneven = n_out > NARROW and n_out % COLUMNS != 0
-    return in_memory(in_memory(W.T @ A.T).T) if uneven and n_in >= max(TALL, LONG * n_out) else A @ W
 
 
 def sent_back(

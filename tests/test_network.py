@@ -1,5 +1,4 @@
 import itertools
-import re
 from collections.abc import Callable
 
 import jax
@@ -14,7 +13,6 @@ from jaxmlp import Batch, Network, NetworkError
 from jaxmlp.activations import ActivationName
 from jaxmlp.losses import LossName
 from jaxmlp.network import INITIALIZERS, masks, smoothed
-from jaxmlp.products import CROWD
 
 SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
 
@@ -225,15 +223,6 @@ def test_forward_is_the_lessons_formula() -> None:
     for kernel, bias in jax.device_get(params):
         a = 1 / (1 + np.exp(-(a @ kernel + bias)))
     np.testing.assert_allclose(jaxmlp.forward(params, jnp.asarray(x), network), a, rtol=1e-5)
-
-
-@pytest.mark.parametrize("function", [jaxmlp.loss, jaxmlp.backprop, jaxmlp.value_and_backprop, jaxmlp.backpropagate])
-def test_whoever_goes_forward_has_the_same_product(function: Callable) -> None:
-    network = Network((600, 50, 3))
-    params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network))
-    batch = Batch(jax.ShapeDtypeStruct((CROWD, 600), jnp.float32), jax.ShapeDtypeStruct((CROWD,), jnp.int32))
-    program = jax.jit(function, static_argnums=2).lower(params, batch, network).as_text()
-    assert re.search(rf"stablehlo.dot_general .* -> tensor<50x{CROWD}xf32>", program)
 
 
 def test_squared_error_is_summed_over_outputs_and_averaged_over_examples_without_a_half() -> None:

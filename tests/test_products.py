@@ -5,19 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmlp.products import (
-    ALIASED,
-    CROWD,
-    FEW,
-    MANY,
-    SHORT,
-    SMALL,
-    WIDE,
-    kernel_gradient,
-    on_one_core,
-    sent_back,
-    weighted_sums,
-)
+from jaxmlp.products import ALIASED, CROWD, FEW, MANY, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
 
 pytestmark = pytest.mark.own_precision
 
@@ -30,41 +18,6 @@ def program(product: object, *shapes: tuple[int, int]) -> str:
     """As lowered; of a new function each time, as JAX keeps those of old ones."""
     given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     return str(jax.jit(lambda *matrices: product(*matrices)).lower(*given).as_text())
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    ("B", "n_in", "n_out"), [(1, 784, 100), (CROWD, 784, 100), (CROWD + 1, 600, 50), (CROWD, 9, 3)]
-)
-def test_what_units_add_up_is_the_product_with_the_kernel_in_whatever_form(
-    B: int, n_in: int, n_out: int, dtype: str
-) -> None:
-    A, W = matrices((B, n_in), (n_in, n_out), dtype=dtype)
-    found = weighted_sums(A, W)
-    assert (found.shape, found.dtype) == ((B, n_out), A.dtype)
-    exact = np.asarray(A, np.float64) @ np.asarray(W, np.float64)
-    rtol, atol = (1e-5, 1e-4) if dtype == "float32" else (1e-2, 1)
-    np.testing.assert_allclose(np.asarray(found, float), exact, rtol, atol)
-    np.testing.assert_array_equal(weighted_sums(np.asarray(A), np.asarray(W)), found)
-
-
-@pytest.mark.parametrize(
-    ("B", "n_in", "n_out", "turned"),
-    [
-        (CROWD, 784, 100, True), (1024, 784, 50, True), (CROWD, 512, 50, True), (4096, 3072, 500, True),
-        (CROWD - 1, 784, 100, False),
-        (1024, 784, 96, False), (1024, 784, 112, False), (1024, 784, 128, False),  # whole blocks of columns
-        (1024, 784, 48, False), (1024, 784, 30, False),  # narrow
-        (1024, 511, 100, False), (1024, 784, 200, False), (1024, 50, 784, False),  # short, not long, long the other way
-    ],
-)  # fmt: skip
-def test_of_an_uneven_long_kernel_a_large_batchs_forward_product_is_turned_round(
-    B: int, n_in: int, n_out: int, turned: bool
-) -> None:
-    text = program(weighted_sums, (B, n_in), (n_in, n_out))
-    assert text.count("stablehlo.optimization_barrier") == 2 * turned  # and back in order at once
-    (product,) = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
-    assert product.endswith(f"tensor<{n_out}x{B}xf32>" if turned else f"tensor<{B}x{n_out}xf32>")
 
 
 @pytest.mark.parametrize("B", [1, 7, SHORT, SHORT + 1])
@@ -191,7 +144,6 @@ def test_only_a_cpu_gets_forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         (kernel_gradient, (10, WIDE), (10, WIDE)),
         (sent_back, (10, 16), (16, 16)),
         (sent_back, (10, WIDE), (WIDE, WIDE)),
-        (weighted_sums, (CROWD, 784), (784, 100)),
     ]
     assert all("optimization_barrier" in program(*case) for case in cases)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -203,7 +155,7 @@ def test_only_a_cpu_gets_forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_program_for_any_number_of_examples_has_plain_products() -> None:
     (B,) = jax.export.symbolic_shape("B")
     for n in (16, WIDE):
-        for product, other in ((kernel_gradient, (B, n)), (sent_back, (n, n)), (weighted_sums, (n, n // 4 - 1))):
+        for product, other in ((kernel_gradient, (B, n)), (sent_back, (n, n))):
             given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((B, n), other)]
             exported = jax.export.export(jax.jit(product))(*given)
             assert "optimization_barrier" not in exported.mlir_module()
