@@ -45,7 +45,7 @@ LARGE, ALONE, WRITTEN = 40_000, 1_500_000, 4
 """Numbers of a long kernel from which on Eigen may be faster in other batches, too; and multiplications up to which it
 stays on one core, where writing a number of the result counts as so many."""
 
-CROWD = 512
+CROWD = 256
 """Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
 MANY = 90_000
@@ -95,9 +95,19 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
         return D.T @ A
     most = D.size if n_in > n_out and B >= CROWD else most_transposed(B, n_in, n_out)
     if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
-        first, second = (transposed(D[half], most) @ A[half] for half in (slice(B // 2), slice(B // 2, B)))
+        first, second = (read_along(A[half], D[half], most) for half in (slice(B // 2), slice(B // 2, B)))
         return first + second
-    return transposed(D, most) @ A
+    return read_along(A, D, most)
+
+
+def read_along(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"], most: int) -> Float[Array, "n_out n_in"]:
+    """D^T A, with D^T as an array of its own where it has so many numbers at most.
+
+    So is the product then, unless it is large for its batch: XLA would melt a transposition that follows into it, for
+    whoever holds the kernel as it is, and read A and D^T across their rows. An epoch asks for none.
+    """
+    product = transposed(D, most) @ A
+    return in_memory(product) if D.size <= most and D.shape[0] >= D.shape[1] else product
 
 
 def melts(B: int, n_in: int, n_out: int) -> bool:

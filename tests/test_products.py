@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +114,28 @@ def test_deltas_of_a_long_kernel_in_a_large_batch_are_transposed_in_memory(n_in:
     assert not has_own(CROWD, n_out, n_in)  # long the other way
 
 
+@pytest.mark.parametrize(
+    ("B", "n_in", "n_out", "own"),
+    [
+        (16, 784, 16, 1), (1024, 784, 16, 1), (CROWD, 784, 100, 1), (512, 250, 10, 2),  # that one's halves each
+        (15, 784, 16, 0), (32, 784, 100, 0),  # large for its batch; and with deltas left where they are
+    ],
+)  # fmt: skip
+def test_a_long_kernels_gradient_is_an_array_before_it_is_transposed(B: int, n_in: int, n_out: int, own: int) -> None:
+    text = program(kernel_gradient, (B, n_in), (B, n_out))
+    products = re.findall(r"(%\d+) = stablehlo.dot_general", text)
+    assert sum(f"optimization_barrier {product} " in text for product in products) == own
+
+
+def test_whoever_holds_a_long_kernel_as_it_is_has_the_product_that_an_epoch_has() -> None:
+    """XLA would melt the transposition into it."""
+    A, D = (jax.ShapeDtypeStruct((1024, n), jnp.float32) for n in (784, 16))
+    for product, expected in ((kernel_gradient, "f32[16,784]"), (lambda A, D: (D.T @ A).T, "f32[784,16]")):
+        text = jax.jit(product).lower(A, D).compile().as_text()
+        (found,) = re.findall(r"= (f32\[[\d,]+\])\S* dot\(", text)
+        assert found == expected
+
+
 @pytest.mark.parametrize("B", [20, 32, 100])
 def test_deltas_of_a_product_that_is_shared_among_cores_are_left_where_they_are(B: int) -> None:
     assert B * 100 > SMALL
@@ -131,7 +155,7 @@ def test_the_halves_of_a_batch_are_summed_in_float32_alone() -> None:
         assert jax.jit(kernel_gradient).lower(A, D).as_text().count("stablehlo.dot_general") == products
 
 
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(CROWD, 250, 10), (CROWD, 180, 16), (1024, 120, 10)])
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(512, 250, 10), (512, 180, 16), (1024, 120, 10)])
 def test_a_large_batch_of_what_stays_on_one_core_is_cut_in_halves_too(B: int, n_in: int, n_out: int) -> None:
     assert on_one_core(B, n_in, n_out)
     assert program(kernel_gradient, (B, n_in), (B, n_out)).count("stablehlo.dot_general") == 2
