@@ -45,14 +45,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return found
 
 
-def repeats(network: Network, batch: int) -> int:
+def steps_of(network: Network, batch: int) -> int:
     """Steps that take some hundredths of a second."""
     return int(np.clip(1.2e9 // (batch * operations(network.sizes)), 8, 2000))
 
 
 def epochs(network: Network, batch: int) -> dict[str, Callable[[], Any]]:
     """By its gradient, an epoch of so many steps."""
-    steps, rng = repeats(network, batch), np.random.default_rng(0)
+    steps, rng = steps_of(network, batch), np.random.default_rng(0)
     inputs = rng.integers(0, 256, (steps, batch, network.sizes[0])).astype(np.uint8)
     batches = Examples(inputs, rng.integers(0, network.sizes[-1], (steps, batch)).astype(np.int32))
     params = init(jax.random.key(0), network)
@@ -65,7 +65,7 @@ def epochs(network: Network, batch: int) -> dict[str, Callable[[], Any]]:
 
 
 def calls(network: Network, batch: int) -> dict[str, Callable[[], Any]]:
-    """By its gradient, as many calls."""
+    """By its gradient, as many calls of the function that returns it as an epoch has steps."""
     rng = np.random.default_rng(0)
     examples = Batch(
         rng.random((batch, network.sizes[0]), np.float32),
@@ -73,27 +73,24 @@ def calls(network: Network, batch: int) -> dict[str, Callable[[], Any]]:
     )
     given = jax.device_put((init(jax.random.key(0), network), examples))
     functions = {"manual": backprop, "auto": jax.grad(loss)}
-    compiled = {
-        gradient: jax.jit(partial(function, network=network)).lower(*given).compile()
-        for gradient, function in functions.items()
-    }
+    compiled = {gradient: jax.jit(partial(function, network=network)) for gradient, function in functions.items()}
 
     def repeated(function: Callable[..., Any]) -> None:
-        for _ in range(repeats(network, batch)):
+        for _ in range(steps_of(network, batch)):
             jax.block_until_ready(function(*given))
 
     return {gradient: partial(repeated, function) for gradient, function in compiled.items()}
 
 
-def microseconds(turns: dict[str, Callable[[], Any]], count: int, repeats: int) -> dict[str, float]:
-    """The median time of each, in turns, by its `repeats`."""
-    taken: dict[str, list[float]] = {gradient: [] for gradient in turns}
-    for turn in range(count + 1):
-        for gradient in turns if turn % 2 else reversed(turns):
+def microseconds(timed: dict[str, Callable[[], Any]], turns: int, steps: int) -> dict[str, float]:
+    """The median time of a step of each, which has so many."""
+    taken: dict[str, list[float]] = {gradient: [] for gradient in timed}
+    for turn in range(turns + 1):
+        for gradient in timed if turn % 2 else reversed(timed):
             started = time.perf_counter()
-            jax.block_until_ready(turns[gradient]())
+            jax.block_until_ready(timed[gradient]())
             if turn:  # the first compiles
-                taken[gradient].append((time.perf_counter() - started) / repeats * 1e6)
+                taken[gradient].append((time.perf_counter() - started) / steps * 1e6)
     return {gradient: statistics.median(times) for gradient, times in taken.items()}
 
 
@@ -107,8 +104,8 @@ def main() -> None:
     print("| network | batch | manual | auto | auto / manual |\n| --- | --- | --- | --- | --- |")
     for network in map(Network, given.networks or NETWORKS):
         for batch in given.batch:
-            turns = (calls if given.called else epochs)(network, batch)
-            manual, auto = microseconds(turns, given.turns, repeats(network, batch)).values()
+            timed = (calls if given.called else epochs)(network, batch)
+            manual, auto = microseconds(timed, given.turns, steps_of(network, batch)).values()
             print(f"| {named(network.sizes)} | {batch} | {manual:.1f} | {auto:.1f} | {auto / manual:.2f} |", flush=True)
 
 

@@ -73,7 +73,8 @@ def kernel_gradient(
 ) -> Float[Array, "n_in n_out"]:
     """A^T D, the sum of the examples' outer products; of a long kernel as (D^T A)^T.
 
-    An epoch holds such kernels transposed, so that the outer transposition melts away (`training/epoch.py`).
+    An epoch holds such kernels transposed, so that the outer transposition melts away (`training/epoch.py`); for others
+    the product is in memory first, see `long_product`.
     """
     A, D = jnp.asarray(A), jnp.asarray(D)
     (B, n_in), n_out = A.shape, D.shape[1]
@@ -95,16 +96,16 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
         return D.T @ A
     most = D.size if n_in > n_out and B >= CROWD else most_transposed(B, n_in, n_out)
     if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
-        first, second = (read_along(A[half], D[half], most) for half in (slice(B // 2), slice(B // 2, B)))
+        first, second = (long_product(A[half], D[half], most) for half in (slice(B // 2), slice(B // 2, B)))
         return first + second
-    return read_along(A, D, most)
+    return long_product(A, D, most)
 
 
-def read_along(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"], most: int) -> Float[Array, "n_out n_in"]:
-    """D^T A, with D^T as an array of its own where it has so many numbers at most.
+def long_product(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"], most: int) -> Float[Array, "n_out n_in"]:
+    """D^T A; with D^T as an array of its own if it has so many numbers at most.
 
-    So is the product then, unless it is large for its batch: XLA would melt a transposition that follows into it, for
-    whoever holds the kernel as it is, and read A and D^T across their rows. An epoch asks for none.
+    Then the product is one, too, if it has no more numbers than A: else XLA melts a transposition that follows into it,
+    and reads A and D^T across their rows. Where an epoch holds the kernel transposed, there is none to melt.
     """
     product = transposed(D, most) @ A
     return in_memory(product) if D.size <= most and D.shape[0] >= D.shape[1] else product

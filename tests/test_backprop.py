@@ -53,9 +53,8 @@ def assert_backprop_is_jax_grad(network: Network, count: int, targets: str, seed
 
 
 @pytest.mark.own_precision
-@pytest.mark.parametrize("targets", ["labels", "weighted"])
-def test_a_large_batch_of_an_uneven_network_agrees_with_jax_grad(targets: str) -> None:
-    assert_backprop_is_jax_grad(Network((600, 50, 3)), CROWD + 1, targets, seed=1)
+def test_a_large_batch_with_long_kernels_agrees_with_jax_grad() -> None:
+    assert_backprop_is_jax_grad(Network((600, 50, 3)), CROWD + 1, "weighted", seed=1)
 
 
 @pytest.mark.own_precision

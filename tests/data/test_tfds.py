@@ -15,7 +15,7 @@ from jaxmlp import DataError, Dataset, load_data
 from jaxmlp.data import tfds as module
 from jaxmlp.training.fit import load_for
 
-pytestmark = pytest.mark.own_precision  # data have types of their own
+pytestmark = pytest.mark.own_precision  # data have types of their own, and training is in float32
 
 KEYS = ("image", "label")
 

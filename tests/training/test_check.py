@@ -23,7 +23,6 @@ def test_an_experiment_is_checked_in_both_precisions_at_the_start_and_after_trai
     assert checks[0].report.loss > checks[2].report.loss
 
 
-@pytest.mark.own_precision
 @pytest.mark.usefixtures("optax_promotes")
 def test_an_experiment_that_drops_distorts_and_regularises_is_checked_as_it_trains(digits: Dataset) -> None:
     experiment = replace(
