@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import in_memory
 
 from jaxmlp.products import ALIASED, CROWD, FEW, MANY, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
 
@@ -20,12 +21,6 @@ def program(product: object, *shapes: tuple[int, int]) -> str:
     """As lowered; of a new function each time, as JAX keeps those of old ones."""
     given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     return str(jax.jit(lambda *matrices: product(*matrices)).lower(*given).as_text())
-
-
-def in_memory(kind: str, text: str) -> int:
-    """How many transposes, or products, of a program are arrays of their own."""
-    made = re.findall(rf"(%\d+) = stablehlo.{kind}\b", text)
-    return sum(f"optimization_barrier {name} " in text for name in made)
 
 
 @pytest.mark.parametrize("B", [1, 7, SHORT, SHORT + 1])
