@@ -38,7 +38,7 @@ from jaxmlp.network import (
     shares,
     smoothed,
 )
-from jaxmlp.products import kernel_gradient, sent_back
+from jaxmlp.products import held, kernel_gradient, sent_back, turns
 
 
 class Trace(NamedTuple):
@@ -84,19 +84,23 @@ def passed_back(
     params: Params,
     network: Network,
     M: Masks,
+    turned: bool = False,
 ) -> tuple[Float[Array, "B _"], ...]:
     """D^1..D^L from D^L, of which every one is a linear function; z and a are what `propagate` gives."""
     hidden = ACTIVATIONS[network.activation]
     D: tuple[Array, ...] = (delta,)
     for l in reversed(range(1, len(params))):  # z^l is z[l - 1], W^(l+1) is params[l].kernel
-        (wanted,) = dropped((sent_back(D[0], params[l].kernel),), M[l : l + 1])
+        (wanted,) = dropped((sent_back(D[0], params[l].kernel, turned),), M[l : l + 1])
         D = (hidden.pullback(wanted, z[l - 1], a[l]), *D)
     return D
 
 
-def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...]) -> Params:
+def summed(
+    inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...], turned: bool = False
+) -> Params:
     """The sum of the examples' gradients: per layer `A^T D` and `sum_i D_i`."""
-    return tuple(Layer(kernel_gradient(A, D), jnp.sum(D, axis=0)) for A, D in zip(inputs, deltas, strict=True))
+    pairs = zip(inputs, (held(D, turned) for D in deltas), strict=True)
+    return tuple(Layer(kernel_gradient(A, D, turned), jnp.sum(D, axis=0)) for A, D in pairs)
 
 
 def mean_gradient(trace: Trace) -> Params:
@@ -123,14 +127,15 @@ def value_and_backprop(
     every layer.
     """
     M = masks(key, batch.inputs, network)
-    z, a = propagate(params, batch.inputs, network, M)
+    turned = turns(batch.inputs.shape[0], network.sizes)
+    z, a = propagate(params, batch.inputs, network, M, turned)
     y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)
     C = output.value(z[-1], a[-1], y)
     share = shares(C, batch.weights)
-    D = passed_back(share[:, None] * output.delta(z[-1], a[-1], y), z, a, params, network, M)
+    D = passed_back(share[:, None] * output.delta(z[-1], a[-1], y), z, a, params, network, M, turned)
     cost = jnp.sum(share * C)
-    gradient = decayed(summed(dropped(a[:-1], M), D), params, network)
+    gradient = decayed(summed(dropped(a[:-1], M), D, turned), params, network)
     return cost + penalty(params, network) if network.l2 else cost, gradient
 
 

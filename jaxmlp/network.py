@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt16
 from jaxmlp.activations import ACTIVATIONS, ActivationName
 from jaxmlp.errors import NetworkError
 from jaxmlp.losses import LossName, output_loss
+from jaxmlp.products import weighted_sums
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,11 @@ def dropped(a: tuple[Float[Array, "B _"], ...], M: Masks) -> tuple[Float[Array, 
 
 
 def propagate(
-    params: Params, inputs: Float[Array, "B n_0"], network: Network, M: Masks | None = None
+    params: Params,
+    inputs: Float[Array, "B n_0"],
+    network: Network,
+    M: Masks | None = None,
+    turned: bool = False,
 ) -> tuple[tuple[Float[Array, "B _"], ...], tuple[Float[Array, "B _"], ...]]:
     """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l).
 
@@ -298,7 +303,7 @@ def propagate(
     for l, layer in enumerate(params, start=1):
         name = network.output if l == len(params) else network.activation
         A = dropped(a[-1:], M[l - 1 : l])[0] if M else a[-1]
-        z += (A @ layer.kernel + layer.bias[None, :],)
+        z += (weighted_sums(A, layer.kernel, turned) + layer.bias[None, :],)
         a += (ACTIVATIONS[name].forward(z[-1]),)
     return z, a
 

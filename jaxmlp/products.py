@@ -1,7 +1,8 @@
-"""The two products of a layer's backward pass, each in the form that takes a CPU the least time.
+"""The three products of a layer in backpropagation, each in the form that takes a CPU the least time.
 
 With A = A^(l-1), W = W^l and D = D^l:
 
+    A W            the weighted sums of its inputs: `weighted_sums`
     D W^T          what the layer sends back: `sent_back`
     A^T D          its kernel's gradient, of a long kernel as (D^T A)^T: `kernel_gradient`
 
@@ -9,8 +10,16 @@ Other devices get them just so, as does a program for any number of examples (a 
 melts a transposition into the product, and gives that to Eigen or to YNNPACK, on one core or on all, by rules of its
 own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements. `jax.grad` has no way
 to ask for any of this.
+
+Many examples of few numbers are turned: of the arrays (B, n) that the products give, XLA then has the transposes in
+memory, (n, B), and all that lies between two products, too, for it follows what it is made of:
+
+    (W^T A^T)^T    (W D^T)^T    (D^T A)^T
+
+All three read both sides along their rows, but for the inputs A^0, whose rows are examples.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -48,14 +57,46 @@ stays on one core, where writing a number of the result counts as so many."""
 CROWD = 256
 """Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
-MANY = 90_000
-"""Of more inputs than so many numbers YNNPACK shares D^T A among cores, however small the product."""
+SOME = 32
+"""Examples of a batch from which on products that each stay on one core take less time turned."""
+
+MANY, NARROW = 512, 32
+"""Examples of a batch from which on products that are shared take less time turned, if they are twice as many as the
+widest layer has units; and units up to which half as many examples are enough."""
+
+TILES = (16, 32)
+"""Units of a layer whose A W is as fast as (W^T A^T)^T, or faster: YNNPACK computes 16 columns at a time."""
+
+
+def turns(B: Any, sizes: tuple[int, ...]) -> bool:
+    """Whether a network's products, from those of layer 1 to those of layer L, are to be turned for so many examples.
+
+    That is one question for all layers: what lies in memory one way is read across its rows the other way.
+    """
+    if not for_cpu((B, *sizes)):
+        return False
+    if all(on_one_core(B, *ends) for ends in itertools.pairwise(sizes)):
+        least = SOME
+    else:
+        widest = max(sizes[1:])
+        least = MANY // 2 if widest <= NARROW else max(MANY, 2 * widest)
+    return bool(least <= B)
+
+
+def weighted_sums(
+    A: Float[Array | np.ndarray, "B n_in"], W: Float[Array | np.ndarray, "n_in n_out"], turned: bool = False
+) -> Float[Array, "B n_out"]:
+    """A W; turned as (W^T A^T)^T, with W^T as an array of its own, as an epoch holds that of a long kernel anyway."""
+    A, W = jnp.asarray(A), jnp.asarray(W)
+    if not turned or (is_long(W.shape) and W.shape[1] in TILES):
+        return A @ W
+    return in_memory(in_memory(W.T) @ A.T).T
 
 
 def sent_back(
-    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"]
+    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"], turned: bool = False
 ) -> Float[Array, "B n_in"]:
-    """D W^T; of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
+    """D W^T; turned, and of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
 
     XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
     784-2048-2048-10 in batches of 10 to 128.
@@ -63,21 +104,23 @@ def sent_back(
     D, W = jnp.asarray(D), jnp.asarray(W)
     if not for_cpu(D.shape):
         return D @ W.T
-    if min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= SHORT:
-        return in_memory(W @ in_memory(D.T)).T
+    if turned or (min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= SHORT):
+        return in_memory(in_memory(W) @ in_memory(D.T)).T
     return D @ transposed(W, SMALL)
 
 
 def kernel_gradient(
-    A: Float[Array | np.ndarray, "B n_in"], D: Float[Array | np.ndarray, "B n_out"]
+    A: Float[Array | np.ndarray, "B n_in"], D: Float[Array | np.ndarray, "B n_out"], turned: bool = False
 ) -> Float[Array, "n_in n_out"]:
-    """A^T D, the sum of the examples' outer products; of a long kernel as (D^T A)^T.
+    """A^T D, the sum of the examples' outer products; of a long kernel and of deltas `held` turned as (D^T A)^T.
 
     An epoch holds such kernels transposed, so that the outer transposition melts away (`training/epoch.py`); for others
-    the product is in memory first, see `long_product`.
+    the product is in memory first.
     """
     A, D = jnp.asarray(A), jnp.asarray(D)
     (B, n_in), n_out = A.shape, D.shape[1]
+    if turned:
+        return in_memory(D.T @ A).T
     if is_long((n_in, n_out)):
         return (long_kernel_gradient(A, D) if for_cpu(A.shape) else D.T @ A).T
     if not for_cpu(A.shape):
@@ -90,25 +133,22 @@ def kernel_gradient(
 
 
 def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:
-    """D^T A, for a CPU; of more inputs than one core is left with, the sum of the products of the batch's halves."""
-    (B, n_in), n_out = A.shape, D.shape[1]
-    if melts(B, n_in, n_out):
-        return D.T @ A
-    most = D.size if n_in > n_out and B >= CROWD else most_transposed(B, n_in, n_out)
-    if on_one_core(B, n_in, n_out) and A.size > MANY and D.dtype == jnp.float32:  # bfloat16 would round a sum twice
-        first, second = (long_product(A[half], D[half], most) for half in (slice(B // 2), slice(B // 2, B)))
-        return first + second
-    return long_product(A, D, most)
-
-
-def long_product(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"], most: int) -> Float[Array, "n_out n_in"]:
-    """D^T A; with D^T as an array of its own if it has so many numbers at most.
+    """D^T A, for a CPU; with D^T as an array of its own where that takes less time.
 
     Then the product is one, too, if it has no more numbers than A: else XLA melts a transposition that follows into it,
     and reads A and D^T across their rows. Where an epoch holds the kernel transposed, there is none to melt.
     """
+    (B, n_in), n_out = A.shape, D.shape[1]
+    if melts(B, n_in, n_out):
+        return D.T @ A
+    most = D.size if n_in > n_out and B >= CROWD else most_transposed(B, n_in, n_out)
     product = transposed(D, most) @ A
-    return in_memory(product) if D.size <= most and D.shape[0] >= D.shape[1] else product
+    return in_memory(product) if D.size <= most and n_out <= B else product
+
+
+def held(matrix: Float[Array, "B n"], turned: bool) -> Float[Array, "B n"]:
+    """The matrix; turned, so that its transpose is an array of its own."""
+    return in_memory(matrix.T).T if turned else matrix
 
 
 def melts(B: int, n_in: int, n_out: int) -> bool:

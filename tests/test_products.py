@@ -8,7 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import in_memory
 
-from jaxmlp.products import ALIASED, CROWD, FEW, MANY, SHORT, SMALL, WIDE, kernel_gradient, on_one_core, sent_back
+from jaxmlp.products import (
+    ALIASED,
+    CROWD,
+    FEW,
+    MANY,
+    NARROW,
+    SHORT,
+    SMALL,
+    SOME,
+    TILES,
+    WIDE,
+    kernel_gradient,
+    on_one_core,
+    sent_back,
+    turns,
+    weighted_sums,
+)
 
 pytestmark = pytest.mark.own_precision
 
@@ -117,7 +133,7 @@ def test_deltas_of_a_long_kernel_in_a_large_batch_are_transposed_in_memory(n_in:
 @pytest.mark.parametrize(
     ("B", "n_in", "n_out", "own"),
     [
-        (16, 784, 16, 1), (1024, 784, 16, 1), (CROWD, 784, 100, 1), (512, 250, 10, 2),  # that one's halves each
+        (16, 784, 16, 1), (1024, 784, 16, 1), (CROWD, 784, 100, 1), (512, 250, 10, 1),
         (15, 784, 16, 0), (128, 784, 100, 0),  # of more numbers than the inputs; and with deltas left where they are
     ],
 )  # fmt: skip
@@ -144,17 +160,46 @@ def test_a_small_kernel_that_deltas_are_sent_back_through_is_transposed_in_memor
     assert ("optimization_barrier" in program(sent_back, (B, n), (n, n))) == own
 
 
-def test_the_halves_of_a_batch_are_summed_in_float32_alone() -> None:
-    for dtype, products in ((jnp.float32, 2), (jnp.bfloat16, 1)):
-        A, D = (jax.ShapeDtypeStruct((128, n), dtype) for n in (784, 12))
-        assert A.size > MANY
-        assert jax.jit(kernel_gradient).lower(A, D).as_text().count("stablehlo.dot_general") == products
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(1, 3, 2), (40, 30, 7), (33, 100, TILES[0]), (9, 5, 600)])
+def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, turned: bool, dtype: str) -> None:
+    A, W, D = matrices((B, n_in), (n_in, n_out), (B, n_out), dtype=dtype)
+    exact_A, exact_W, exact_D = (np.asarray(matrix, np.float64) for matrix in (A, W, D))
+    for product, sides, exact in (
+        (weighted_sums, (A, W), exact_A @ exact_W),
+        (sent_back, (D, W), exact_D @ exact_W.T),
+        (kernel_gradient, (A, D), exact_A.T @ exact_D),
+    ):
+        found = product(*sides, turned)
+        assert (found.shape, found.dtype) == (exact.shape, A.dtype)
+        np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1e-2, atol=1e-4 if dtype == "float32" else 1)
+        np.testing.assert_array_equal(product(*map(np.asarray, sides), turned), found)
 
 
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(512, 250, 10), (512, 180, 16), (1024, 120, 10)])
-def test_a_large_batch_of_what_stays_on_one_core_is_cut_in_halves_too(B: int, n_in: int, n_out: int) -> None:
-    assert on_one_core(B, n_in, n_out)
-    assert program(kernel_gradient, (B, n_in), (B, n_out)).count("stablehlo.dot_general") == 2
+@pytest.mark.parametrize(
+    ("B", "sizes", "turned"),
+    [
+        (SOME, (784, 16, 16, 10), True), (SOME - 1, (784, 16, 16, 10), False), (128, (784, 16, 16, 10), True),
+        (32, (784, 64, 10), True), (64, (784, 64, 10), False), (32, (784, 16, 100, 10), True),  # one core or two
+        (MANY // 2, (784, NARROW, 10), True), (MANY // 2 - 1, (784, NARROW, 10), False),
+        (MANY // 2, (784, NARROW + 1, 10), False), (MANY, (784, NARROW + 1, 10), True),
+        (2 * 300, (784, 300, 10), True), (2 * 300 - 1, (784, 300, 10), False),
+        (1024, (784, 512, 512, 10), True), (1024, (784, 1024, 10), False), (1024, (5, 9, 1024), False),
+    ],
+)  # fmt: skip
+def test_many_examples_of_few_numbers_are_turned(B: int, sizes: tuple[int, ...], turned: bool) -> None:
+    assert turns(B, sizes) == turned
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "turned"), [(784, 16, False), (784, 32, False), (784, 30, True), (16, 16, True)]
+)
+def test_weighted_sums_that_fill_whole_tiles_are_left_as_they_are(n_in: int, n_out: int, turned: bool) -> None:
+    def turned_sums(A: jax.Array, W: jax.Array) -> jax.Array:
+        return weighted_sums(A, W, turned=True)
+
+    assert in_memory("dot_general", program(turned_sums, (64, n_in), (n_in, n_out))) == turned
 
 
 def test_only_a_cpu_gets_forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,14 +211,17 @@ def test_only_a_cpu_gets_forms_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         (sent_back, (10, WIDE), (WIDE, WIDE)),
     ]
     assert all("optimization_barrier" in program(*case) for case in cases)
+    assert turns(64, (784, 16))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not any("optimization_barrier" in program(*case) for case in cases)
+    assert not turns(64, (784, 16))
     with jax.default_device(jax.devices("cpu")[0]):
         assert all("optimization_barrier" in program(*case) for case in cases)
 
 
 def test_a_program_for_any_number_of_examples_has_plain_products() -> None:
     (B,) = jax.export.symbolic_shape("B")
+    assert not turns(B, (784, 16))
     for n in (16, WIDE):
         for product, other in ((kernel_gradient, (B, n)), (sent_back, (n, n))):
             given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((B, n), other)]

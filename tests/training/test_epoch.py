@@ -16,7 +16,7 @@ import jaxmlp
 from jaxmlp import Batch, Dataset, Network
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort
-from jaxmlp.products import ALIASED, LONG, MANY, SHORT, WIDE
+from jaxmlp.products import ALIASED, LONG, SHORT, WIDE
 from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.epoch import (
     Part,
@@ -205,7 +205,7 @@ def kernels_of_a_step(compiled: Any) -> int:
 def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(sizes: tuple[int, ...]) -> None:
     L, counts, transposes, operations = len(sizes) - 1, {}, {}, {}
     for gradient in ("manual", "auto"):
-        lowered = lowered_epoch(sizes, gradient)
+        lowered = lowered_epoch(sizes, gradient, batch=16)
         compiled = lowered.compile(OWN_WAY)
         # forward, A^T D, and D W^T but for the inputs
         assert lowered.as_text().count("stablehlo.dot_general") == 3 * L - 1
@@ -215,6 +215,16 @@ def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(s
     assert transposes["auto"] == 0 < transposes["manual"] <= 2 * L - 1
     assert counts["manual"] - transposes["manual"] <= min(counts["auto"], 8 * L + 5)
     assert operations["manual"] <= 1.01 * operations["auto"]
+
+
+@pytest.mark.parametrize("sizes", [(784, 10), (784, 100, 10), (784, 16, 16, 10), (784, 30, 10)])
+def test_a_turned_step_has_a_kernel_more_a_hidden_layer_than_that_of_jax_grad(sizes: tuple[int, ...]) -> None:
+    counts = {}
+    for gradient in ("manual", "auto"):
+        lowered = lowered_epoch(sizes, gradient, batch=32)
+        assert lowered.as_text().count("stablehlo.dot_general") == 3 * (len(sizes) - 1) - 1
+        counts[gradient] = kernels_of_a_step(lowered.compile(OWN_WAY))
+    assert counts["manual"] <= counts["auto"] + len(sizes) - 2
 
 
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
@@ -244,10 +254,15 @@ def test_distortions_have_all_cores() -> None:
     assert not dataclasses.replace(recipe, distort=Distort(0.1)).small(10)
 
 
-@pytest.mark.parametrize("batch", [100, 127, 128])
-def test_many_inputs_of_a_small_step_are_summed_by_halves_of_the_batch(batch: int) -> None:
-    products = lowered_epoch((784, 16, 10), "manual", batch=batch).as_text().count("stablehlo.dot_general")
-    assert products == 5 + (batch * 784 > MANY)
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [((784, 100, 10), 1024), ((784, 512, 512, 10), 1024), ((784, 30, 20, 10), 32)]
+)
+def test_all_that_lies_between_the_turned_products_of_a_step_is_turned_too(sizes: tuple[int, ...], batch: int) -> None:
+    """But for the outputs' errors, whose squares are summed along the rows."""
+    loop = loop_of(lowered_epoch(sizes, "manual", batch=batch).compile(OWN_WAY))
+    shapes = {tuple(map(int, shape)) for shape in re.findall(r"= f32\[(\d+),(\d+)\]\S* \w+\(", loop)}
+    assert {(n, batch) for n in sizes[1:]} <= shapes
+    assert {shape for shape in shapes if shape[0] == batch} <= {(batch, sizes[0]), (batch, sizes[-1])}
 
 
 @pytest.mark.parametrize("units", [1024, WIDE - 1, WIDE])
