@@ -86,12 +86,15 @@ def passed_back(
     M: Masks,
     turned: bool = False,
 ) -> tuple[Float[Array, "B _"], ...]:
-    """D^1..D^L from D^L, of which every one is a linear function; z and a are what `propagate` gives."""
+    """D^1..D^L from D^L, of which every one is a linear function; z and a are what `propagate` gives.
+
+    Turned they lie in memory the other way (`products.py`), which changes no number but for rounding.
+    """
     hidden = ACTIVATIONS[network.activation]
-    D: tuple[Array, ...] = (delta,)
+    D: tuple[Array, ...] = (held(delta, turned),)
     for l in reversed(range(1, len(params))):  # z^l is z[l - 1], W^(l+1) is params[l].kernel
         (wanted,) = dropped((sent_back(D[0], params[l].kernel, turned),), M[l : l + 1])
-        D = (hidden.pullback(wanted, z[l - 1], a[l]), *D)
+        D = (held(hidden.pullback(wanted, z[l - 1], a[l]), turned), *D)
     return D
 
 
@@ -99,7 +102,7 @@ def summed(
     inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...], turned: bool = False
 ) -> Params:
     """The sum of the examples' gradients: per layer `A^T D` and `sum_i D_i`."""
-    pairs = zip(inputs, (held(D, turned) for D in deltas), strict=True)
+    pairs = zip(inputs, deltas, strict=True)
     return tuple(Layer(kernel_gradient(A, D, turned), jnp.sum(D, axis=0)) for A, D in pairs)
 
 
@@ -124,10 +127,10 @@ def value_and_backprop(
 
     But for rounding, it is `mean_gradient` of the trace, and what the penalty adds, in fewer operations: all deltas are
     linear in D^L, so that an example's share in the mean need be given to its row of D^L only, and not once more in
-    every layer.
+    every layer. Unlike a trace, whose rows are examples, all may lie in memory turned; see `products.py`.
     """
     M = masks(key, batch.inputs, network)
-    turned = turns(batch.inputs.shape[0], network.sizes)
+    turned = turns(batch.inputs.shape, network.sizes)
     z, a = propagate(params, batch.inputs, network, M, turned)
     y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)

@@ -285,7 +285,8 @@ def propagate(
 ) -> tuple[tuple[Float[Array, "B _"], ...], tuple[Float[Array, "B _"], ...]]:
     """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l).
 
-    The activations are those before dropout, which multiplies them by the masks M; see `dropped`.
+    The activations are those before dropout, which multiplies them by the masks M; see `dropped`. Turned they lie in
+    memory the other way (`products.py`).
 
     Raises:
         NetworkError: where the parameters are not this network's, or the inputs are not rows of n_0 floating numbers.

@@ -8,15 +8,15 @@ With A = A^(l-1), W = W^l and D = D^l:
 
 Other devices get them just so, as does a program for any number of examples (a symbol of `jax.export`). For a CPU, XLA
 melts a transposition into the product, and gives that to Eigen or to YNNPACK, on one core or on all, by rules of its
-own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements. `jax.grad` has no way
-to ask for any of this.
+own; which form is the fastest follows from the shapes alone. docs/speed.md has the measurements.
 
-Many examples of few numbers are turned: of the arrays (B, n) that the products give, XLA then has the transposes in
-memory, (n, B), and all that lies between two products, too, for it follows what it is made of:
+Of many examples the products are turned:
 
     (W^T A^T)^T    (W D^T)^T    (D^T A)^T
 
-All three read both sides along their rows, but for the inputs A^0, whose rows are examples.
+Each is an array of its own before it is transposed back, and XLA gives what is computed from it element by element the
+same order, so that z, a and D lie in memory feature by feature, as (n, B), and not example by example, as (B, n). The
+products, the sums over the batch and the update then read most arrays along their rows.
 """
 
 import itertools
@@ -57,38 +57,45 @@ stays on one core, where writing a number of the result counts as so many."""
 CROWD = 256
 """Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
-SOME = 32
-"""Examples of a batch from which on products that each stay on one core take less time turned."""
-
-MANY, NARROW = 512, 32
-"""Examples of a batch from which on products that are shared take less time turned, if they are twice as many as the
-widest layer has units; and units up to which half as many examples are enough."""
+SOME, MANY, NARROW = 32, 512, 32
+"""Examples of a batch from which on products take less time turned: SOME, if each stays on one core; else MANY, and
+twice as many as the widest layer has units; MANY / 2, where no layer has more than NARROW units."""
 
 TILES = (16, 32)
-"""Units of a layer whose A W is as fast as (W^T A^T)^T, or faster: YNNPACK computes 16 columns at a time."""
+"""Units of a layer with many more inputs whose A W takes as little time as (W^T A^T)^T, or less: YNNPACK computes 16
+columns at a time."""
 
 
-def turns(B: Any, sizes: tuple[int, ...]) -> bool:
-    """Whether a network's products, from those of layer 1 to those of layer L, are to be turned for so many examples.
+def turns(inputs: tuple[Any, ...], sizes: tuple[int, ...]) -> bool:
+    """Whether a network's products are to be turned, for inputs of that shape.
 
-    That is one question for all layers: what lies in memory one way is read across its rows the other way.
+    All layers' or none: where one is turned and the next is not, what lies between is read across its rows.
     """
-    if not for_cpu((B, *sizes)):
+    if len(inputs) != 2 or not for_cpu((*inputs, *sizes)):
         return False
-    if all(on_one_core(B, *ends) for ends in itertools.pairwise(sizes)):
+    if all_on_one_core(inputs[0], sizes):
         least = SOME
     else:
         widest = max(sizes[1:])
         least = MANY // 2 if widest <= NARROW else max(MANY, 2 * widest)
-    return bool(least <= B)
+    return bool(least <= inputs[0])
+
+
+def held(D: Float[Array, "B n"], turned: bool) -> Float[Array, "B n"]:
+    """Deltas as they are; turned, with their transpose an array of its own, whatever is computed from them."""
+    return in_memory(D.T).T if turned else D
 
 
 def weighted_sums(
     A: Float[Array | np.ndarray, "B n_in"], W: Float[Array | np.ndarray, "n_in n_out"], turned: bool = False
 ) -> Float[Array, "B n_out"]:
-    """A W; turned as (W^T A^T)^T, with W^T as an array of its own, as an epoch holds that of a long kernel anyway."""
+    """A W; turned as (W^T A^T)^T, with W^T as an array of its own, but for layers of as many units as TILES has.
+
+    An epoch holds a long kernel transposed already (`training/epoch.py`).
+    """
     A, W = jnp.asarray(A), jnp.asarray(W)
-    if not turned or (is_long(W.shape) and W.shape[1] in TILES):
+    n_in, n_out = W.shape
+    if not turned or (n_out in TILES and n_in >= LONG * n_out):
         return A @ W
     return in_memory(in_memory(W.T) @ A.T).T
 
@@ -96,25 +103,27 @@ def weighted_sums(
 def sent_back(
     D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"], turned: bool = False
 ) -> Float[Array, "B n_in"]:
-    """D W^T; turned, and of a wide layer in a batch that is not, for a CPU, as (W D^T)^T.
+    """D W^T; turned as (W D^T)^T, and so for a CPU where the layer is wide and the batch is small.
 
     XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
     784-2048-2048-10 in batches of 10 to 128.
     """
     D, W = jnp.asarray(D), jnp.asarray(W)
+    if turned:
+        return in_memory(in_memory(W) @ D.T).T
     if not for_cpu(D.shape):
         return D @ W.T
-    if turned or (min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= SHORT):
-        return in_memory(in_memory(W) @ in_memory(D.T)).T
+    if min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= SHORT:
+        return in_memory(W @ in_memory(D.T)).T
     return D @ transposed(W, SMALL)
 
 
 def kernel_gradient(
     A: Float[Array | np.ndarray, "B n_in"], D: Float[Array | np.ndarray, "B n_out"], turned: bool = False
 ) -> Float[Array, "n_in n_out"]:
-    """A^T D, the sum of the examples' outer products; of a long kernel and of deltas `held` turned as (D^T A)^T.
+    """A^T D, the sum of the examples' outer products; turned, and of a long kernel, as (D^T A)^T.
 
-    An epoch holds such kernels transposed, so that the outer transposition melts away (`training/epoch.py`); for others
+    An epoch holds long kernels transposed, so that the outer transposition melts away (`training/epoch.py`); for others
     the product is in memory first.
     """
     A, D = jnp.asarray(A), jnp.asarray(D)
@@ -146,11 +155,6 @@ def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) 
     return in_memory(product) if D.size <= most and n_out <= B else product
 
 
-def held(matrix: Float[Array, "B n"], turned: bool) -> Float[Array, "B n"]:
-    """The matrix; turned, so that its transpose is an array of its own."""
-    return in_memory(matrix.T).T if turned else matrix
-
-
 def melts(B: int, n_in: int, n_out: int) -> bool:
     """Whether Eigen computes D^T A in less time than YNNPACK with D^T in memory, in batches beyond the tiny ones.
 
@@ -170,17 +174,23 @@ def most_transposed(B: int, n_in: int, n_out: int) -> int:
 
 
 def for_cpu(shape: tuple[Any, ...]) -> bool:
-    """Whether a matrix of that shape is for a CPU, and all its numbers are known, unlike one with symbols."""
+    """Whether that is a shape of known numbers, without symbols, and for a CPU."""
     return all(isinstance(n, int) for n in shape) and on_cpu()
 
 
 def on_one_core(B: int, n_in: int, n_out: int) -> bool:
     """Whether a layer has so little to compute that XLA leaves `x W` to one core of a CPU: YNNPACK's rule, as measured.
 
-    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one.
+    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one. (`D^T A` of
+    more than 90,000 inputs YNNPACK shares all the same.)
     """
     padded_B, padded_n_out = (max(16, 1 << (n - 1).bit_length()) for n in (B, n_out))
     return padded_B * n_in * padded_n_out < 2**21 and on_cpu()
+
+
+def all_on_one_core(B: int, sizes: tuple[int, ...]) -> bool:
+    """Whether that is so of every layer of a network."""
+    return all(on_one_core(B, *ends) for ends in itertools.pairwise(sizes))
 
 
 def is_long(shape: tuple[int, ...]) -> bool:
