@@ -16,7 +16,8 @@ Of many examples the products are turned:
 
 Each is an array of its own before it is transposed back, and XLA gives what is computed from it element by element the
 same order, so that z, a and D lie in memory feature by feature, as (n, B), and not example by example, as (B, n). The
-products, the sums over the batch and the update then read most arrays along their rows.
+products, the sums over the batch and the update then read most arrays along their rows. A batch that is a little too
+large for one core is cut in parts, as a core that idles takes longer to wake than a part takes the other.
 """
 
 import itertools
@@ -57,9 +58,13 @@ stays on one core, where writing a number of the result counts as so many."""
 CROWD = 256
 """Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
-SOME, MANY, NARROW = 32, 512, 32
+SOME, MANY = 32, 512
 """Examples of a batch from which on products take less time turned: SOME, if each stays on one core; else MANY, and
-twice as many as the widest layer has units; MANY / 2, where no layer has more than NARROW units."""
+twice as many as the widest layer has units."""
+
+PARTS, INPUTS = 4, 98_304
+"""Parts into which a batch of fewer than MANY is cut at most so that each part's products stay on one core; and numbers
+of a part's inputs up to which YNNPACK leaves `D^T A` there: 384 kB of float32."""
 
 TILES = (16, 32)
 """Units of a layer with many more inputs whose A W takes as little time as (W^T A^T)^T, or less: YNNPACK computes 16
@@ -73,12 +78,29 @@ def turns(inputs: tuple[Any, ...], sizes: tuple[int, ...]) -> bool:
     """
     if len(inputs) != 2 or not for_cpu((*inputs, *sizes)):
         return False
-    if all_on_one_core(inputs[0], sizes):
-        least = SOME
-    else:
-        widest = max(sizes[1:])
-        least = MANY // 2 if widest <= NARROW else max(MANY, 2 * widest)
-    return bool(least <= inputs[0])
+    return in_parts(inputs[0], sizes) or max(MANY, 2 * max(sizes[1:])) <= inputs[0]
+
+
+def in_parts(B: int, sizes: tuple[int, ...]) -> bool:
+    """Whether turned products of so many examples all stay on one core, in parts of the batch or whole."""
+    return SOME <= B and all(parts(B, *ends) for ends in itertools.pairwise(sizes))
+
+
+def parts(B: int, n_in: int, n_out: int) -> int:
+    """The fewest parts of a batch whose products of a layer each stay on one core; 0 where those are too many."""
+    if MANY <= B and not on_one_core(B, n_in, n_out):
+        return 0
+    for P in range(1, PARTS + 1):
+        part = -(-B // P)
+        if on_one_core(part, n_in, n_out) and part * n_in <= INPUTS and (P == 1 or P * SOME <= B):
+            return P
+    return 0
+
+
+def cut(matrix: Float[Array, "B n"], P: int) -> list[Float[Array, "_ n"]]:
+    """A batch in so many parts, of as many examples each, but for the last; in one, if P is 0."""
+    size = -(-matrix.shape[0] // max(1, P))
+    return [matrix[first : first + size] for first in range(0, matrix.shape[0], size)] if P > 1 else [matrix]
 
 
 def held(D: Float[Array, "B n"], turned: bool) -> Float[Array, "B n"]:
@@ -91,13 +113,18 @@ def weighted_sums(
 ) -> Float[Array, "B n_out"]:
     """A W; turned as (W^T A^T)^T, with W^T as an array of its own, but for layers of as many units as TILES has.
 
-    An epoch holds a long kernel transposed already (`training/epoch.py`).
+    An epoch holds a long kernel transposed already (`training/epoch.py`). Turned, the batch may be in parts.
     """
     A, W = jnp.asarray(A), jnp.asarray(W)
     n_in, n_out = W.shape
-    if not turned or (n_out in TILES and n_in >= LONG * n_out):
+    if not turned:
         return A @ W
-    return in_memory(in_memory(W.T) @ A.T).T
+    pieces = cut(A, parts(A.shape[0], n_in, n_out))
+    if n_out in TILES and n_in >= LONG * n_out:
+        return jnp.concatenate([piece @ W for piece in pieces])
+    own = in_memory(W.T)
+    sums = [in_memory(own @ piece.T) for piece in pieces]
+    return (in_memory(jnp.concatenate(sums, axis=1)) if len(sums) > 1 else sums[0]).T
 
 
 def sent_back(
@@ -129,7 +156,7 @@ def kernel_gradient(
     A, D = jnp.asarray(A), jnp.asarray(D)
     (B, n_in), n_out = A.shape, D.shape[1]
     if turned:
-        return in_memory(D.T @ A).T
+        return turned_gradient(A, D).T
     if is_long((n_in, n_out)):
         return (long_kernel_gradient(A, D) if for_cpu(A.shape) else D.T @ A).T
     if not for_cpu(A.shape):
@@ -139,6 +166,14 @@ def kernel_gradient(
     if n_in % ALIASED == 0 and B >= SHORT:
         return (lengthened(A).T @ D)[:n_in]
     return transposed(A, most_transposed(B, n_in, n_out)) @ D
+
+
+def turned_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:
+    """D^T A of deltas that are `held` turned; the sum of the parts' products, where they are to stay on one core."""
+    (B, n_in), n_out = A.shape, D.shape[1]
+    P = parts(B, n_in, n_out) if D.dtype.itemsize >= 4 else 1  # bfloat16 would round each of the sums
+    products = [in_memory(in_memory(d.T) @ a) for a, d in zip(cut(A, P), cut(D, P), strict=True)]
+    return sum(products[1:], start=products[0])
 
 
 def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:
@@ -181,8 +216,7 @@ def for_cpu(shape: tuple[Any, ...]) -> bool:
 def on_one_core(B: int, n_in: int, n_out: int) -> bool:
     """Whether a layer has so little to compute that XLA leaves `x W` to one core of a CPU: YNNPACK's rule, as measured.
 
-    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one. (`D^T A` of
-    more than 90,000 inputs YNNPACK shares all the same.)
+    To wake another takes as long as some of the layer's products, so that these, too, are to stay on one.
     """
     padded_B, padded_n_out = (max(16, 1 << (n - 1).bit_length()) for n in (B, n_out))
     return padded_B * n_in * padded_n_out < 2**21 and on_cpu()

@@ -59,7 +59,9 @@ def test_a_large_batch_with_long_kernels_agrees_with_jax_grad() -> None:
 
 @pytest.mark.own_precision
 @pytest.mark.parametrize("dropping", [False, True])
-@pytest.mark.parametrize(("sizes", "count"), [((70, 16, 9, 3), SOME + 1), ((600, 50, 3), MANY), ((7, 3), SOME)])
+@pytest.mark.parametrize(
+    ("sizes", "count"), [((70, 16, 9, 3), SOME + 1), ((600, 50, 3), MANY), ((784, 12, 3), 129), ((7, 3), SOME)]
+)
 @pytest.mark.parametrize(
     ("activation", "output", "loss"), [("gelu", "softmax", "cross_entropy"), ("softmax", "tanh", "huber")]
 )

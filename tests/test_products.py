@@ -12,8 +12,9 @@ from jaxmlp.products import (
     ALIASED,
     CROWD,
     FEW,
+    INPUTS,
     MANY,
-    NARROW,
+    PARTS,
     SHORT,
     SMALL,
     SOME,
@@ -21,6 +22,7 @@ from jaxmlp.products import (
     WIDE,
     kernel_gradient,
     on_one_core,
+    parts,
     sent_back,
     turns,
     weighted_sums,
@@ -162,7 +164,10 @@ def test_a_small_kernel_that_deltas_are_sent_back_through_is_transposed_in_memor
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(1, 3, 2), (40, 30, 7), (33, 100, TILES[0]), (9, 5, 600)])
+@pytest.mark.parametrize(
+    ("B", "n_in", "n_out"),
+    [(1, 3, 2), (40, 30, 7), (33, 100, TILES[0]), (9, 5, 600), (129, 784, TILES[0]), (255, 784, 12)],
+)
 def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, turned: bool, dtype: str) -> None:
     A, W, D = matrices((B, n_in), (n_in, n_out), (B, n_out), dtype=dtype)
     exact_A, exact_W, exact_D = (np.asarray(matrix, np.float64) for matrix in (A, W, D))
@@ -180,16 +185,41 @@ def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, 
 @pytest.mark.parametrize(
     ("B", "sizes", "turned"),
     [
-        (SOME, (784, 16, 16, 10), True), (SOME - 1, (784, 16, 16, 10), False), (128, (784, 16, 16, 10), True),
-        (32, (784, 64, 10), True), (64, (784, 64, 10), False), (32, (784, 16, 100, 10), True),  # one core or two
-        (MANY // 2, (784, NARROW, 10), True), (MANY // 2 - 1, (784, NARROW, 10), False),
-        (MANY // 2, (784, NARROW + 1, 10), False), (MANY, (784, NARROW + 1, 10), True),
+        (SOME, (784, 16, 16, 10), True), (SOME - 1, (784, 16, 16, 10), False),
+        (32, (784, 64, 10), True), (32, (784, 16, 100, 10), True), (32, (784, 100, 10), False),  # one core or two
+        (128, (784, 64, 10), True), (129, (784, 64, 10), False), (256, (784, 32, 10), True),  # in four parts
+        (MANY, (784, 64, 10), True), (MANY - 1, (784, 64, 10), False),
         (2 * 300, (784, 300, 10), True), (2 * 300 - 1, (784, 300, 10), False),
         (1024, (784, 512, 512, 10), True), (1024, (784, 1024, 10), False), (1024, (5, 9, 1024), False),
     ],
 )  # fmt: skip
 def test_many_examples_of_few_numbers_are_turned(B: int, sizes: tuple[int, ...], turned: bool) -> None:
     assert turns((B, sizes[0]), sizes) == turned
+
+
+@pytest.mark.parametrize(
+    ("B", "n_in", "n_out", "P"),
+    [
+        (125, 784, 16, 1), (126, 784, 16, 2), (251, 784, 16, 3), (500, 784, 16, PARTS), (501, 784, 16, 0),
+        (64, 784, 64, 2), (63, 784, 64, 0), (32, 784, 100, 0),  # as their parts would have few examples
+        (511, 64, 128, 4), (MANY, 64, 128, 0), (MANY, 250, 10, 2), (1024, 120, 10, 2), (1000, 60, 32, 1),
+    ],
+)  # fmt: skip
+def test_a_batch_has_as_many_parts_as_each_to_stay_on_one_core(B: int, n_in: int, n_out: int, P: int) -> None:
+    assert parts(B, n_in, n_out) == P
+    assert P == 0 or (on_one_core(-(-B // P), n_in, n_out) and -(-B // P) * n_in <= INPUTS)
+
+    def gradient(A: jax.Array, D: jax.Array) -> jax.Array:
+        return kernel_gradient(A, D, turned=True)
+
+    assert in_memory("dot_general", program(gradient, (B, n_in), (B, n_out))) == max(1, P)
+
+
+def test_parts_are_summed_in_float32_alone() -> None:
+    for dtype, products in ((jnp.float32, 2), (jnp.bfloat16, 1)):
+        A, D = (jax.ShapeDtypeStruct((128, n), dtype) for n in (784, 12))
+        lowered = jax.jit(lambda A, D: kernel_gradient(A, D, turned=True)).lower(A, D)
+        assert lowered.as_text().count("stablehlo.dot_general") == products
 
 
 @pytest.mark.parametrize(

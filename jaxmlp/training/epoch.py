@@ -17,7 +17,7 @@ from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
 from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
-from jaxmlp.products import all_on_one_core, is_long
+from jaxmlp.products import all_on_one_core, in_parts, is_long
 from jaxmlp.training.batches import converted, fill_weights, filled
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
@@ -68,9 +68,13 @@ class Recipe:
         """Whether a step draws random numbers."""
         return bool(self.distort) or self.network.dropout > 0 or self.network.input_dropout > 0
 
-    def small(self, batch_size: int) -> bool:
-        """Whether a step of so many examples stays on one core: its products, and no distortions beside them."""
-        return not self.distort and all_on_one_core(batch_size, self.network.sizes)
+    def small(self, batch_size: int, traced: bool = False) -> bool:
+        """Whether a step of so many examples stays on one core: its products, and no distortions beside them.
+
+        By hand they may do so in parts of the batch, but not where a step computes a trace.
+        """
+        parted = self.gradient == "manual" and not traced and in_parts(batch_size, self.network.sizes)
+        return not self.distort and (parted or all_on_one_core(batch_size, self.network.sizes))
 
 
 def initial_state(experiment: Experiment) -> TrainState:

@@ -22,7 +22,7 @@ from jaxmlp.training.program import Program
 
 @partial(
     Program,
-    small=lambda state, start, examples, order, part, *, recipe, record: recipe.small(order.shape[1]),
+    small=lambda state, start, examples, order, part, *, recipe, record: recipe.small(order.shape[1], traced=True),
     static_argnames=("recipe", "record"),
     donate_argnames="state",
 )

@@ -249,7 +249,14 @@ def test_a_step_updates_matrices_where_they_are(sizes: tuple[int, ...], batch: i
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="measured where XLA has YNNPACK")
 @pytest.mark.parametrize(
     ("sizes", "batch"),
-    [((784, 16, 16, 10), 10), ((784, 16, 16, 10), 128), ((784, 32, 10), 64), ((784, 100, 10), 16), ((784, 10), 99)],
+    [
+        ((784, 16, 16, 10), 10),
+        ((784, 16, 16, 10), 256),
+        ((784, 32, 10), 64),
+        ((784, 30, 10), 128),
+        ((784, 100, 10), 16),
+        ((784, 10), 99),
+    ],
 )
 def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -> None:
     batches = Examples(np.zeros((7, batch, sizes[0]), np.uint8), np.zeros((7, batch), np.int32))
@@ -259,6 +266,14 @@ def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -
     assert 'outer_dimension_partitions":["' not in loop
     assert " dot(" not in loop  # Eigen's, whose threads take over; YNNPACK's are fusions
     assert "ynn" in loop
+
+
+def test_a_step_by_hand_stays_on_one_core_in_parts_of_its_batch() -> None:
+    by_hand, auto = (Recipe(Network((784, 30, 10)), SGD, gradient) for gradient in ("manual", "auto"))
+    assert [recipe.small(64) for recipe in (by_hand, auto)] == [True, True]
+    assert [recipe.small(128) for recipe in (by_hand, auto)] == [True, False]
+    assert not by_hand.small(128, traced=True)
+    assert not by_hand.small(257)
 
 
 def test_distortions_have_all_cores() -> None:
