@@ -58,11 +58,11 @@ stays on one core, where writing a number of the result counts as so many."""
 CROWD = 256
 """Examples of a batch from which on a long kernel's deltas, however many, are worth an array of their own."""
 
-SOME, MANY = 32, 512
+SOME, MANY, NARROW = 32, 512, 32
 """Examples of a batch from which on products take less time turned: SOME, if each stays on one core; else MANY, and
-twice as many as the widest layer has units."""
+twice as many as the widest layer has units; half of MANY, where no layer has more than NARROW units."""
 
-PARTS, INPUTS = 4, 98_304
+PARTS, INPUTS = 3, 98_304
 """Parts into which a batch of fewer than MANY is cut at most so that each part's products stay on one core; and numbers
 of a part's inputs up to which YNNPACK leaves `D^T A` there: 384 kB of float32."""
 
@@ -78,7 +78,9 @@ def turns(inputs: tuple[Any, ...], sizes: tuple[int, ...]) -> bool:
     """
     if len(inputs) != 2 or not for_cpu((*inputs, *sizes)):
         return False
-    return in_parts(inputs[0], sizes) or max(MANY, 2 * max(sizes[1:])) <= inputs[0]
+    widest = max(sizes[1:])
+    least = MANY // 2 if widest <= NARROW else max(MANY, 2 * widest)
+    return in_parts(inputs[0], sizes) or bool(least <= inputs[0])
 
 
 def in_parts(B: int, sizes: tuple[int, ...]) -> bool:

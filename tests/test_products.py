@@ -14,6 +14,7 @@ from jaxmlp.products import (
     FEW,
     INPUTS,
     MANY,
+    NARROW,
     PARTS,
     SHORT,
     SMALL,
@@ -187,7 +188,8 @@ def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, 
     [
         (SOME, (784, 16, 16, 10), True), (SOME - 1, (784, 16, 16, 10), False),
         (32, (784, 64, 10), True), (32, (784, 16, 100, 10), True), (32, (784, 100, 10), False),  # one core or two
-        (128, (784, 64, 10), True), (129, (784, 64, 10), False), (256, (784, 32, 10), True),  # in four parts
+        (64, (784, 64, 10), True), (97, (784, 64, 10), False), (192, (784, 30, 10), True),  # in two and three parts
+        (MANY // 2, (784, NARROW, 10), True), (MANY // 2 - 1, (784, NARROW, 10), False),
         (MANY, (784, 64, 10), True), (MANY - 1, (784, 64, 10), False),
         (2 * 300, (784, 300, 10), True), (2 * 300 - 1, (784, 300, 10), False),
         (1024, (784, 512, 512, 10), True), (1024, (784, 1024, 10), False), (1024, (5, 9, 1024), False),
@@ -200,9 +202,9 @@ def test_many_examples_of_few_numbers_are_turned(B: int, sizes: tuple[int, ...],
 @pytest.mark.parametrize(
     ("B", "n_in", "n_out", "P"),
     [
-        (125, 784, 16, 1), (126, 784, 16, 2), (251, 784, 16, 3), (500, 784, 16, PARTS), (501, 784, 16, 0),
+        (125, 784, 16, 1), (126, 784, 16, 2), (251, 784, 16, 3), (375, 784, 16, PARTS), (376, 784, 16, 0),
         (64, 784, 64, 2), (63, 784, 64, 0), (32, 784, 100, 0),  # as their parts would have few examples
-        (511, 64, 128, 4), (MANY, 64, 128, 0), (MANY, 250, 10, 2), (1024, 120, 10, 2), (1000, 60, 32, 1),
+        (511, 64, 60, 2), (MANY, 64, 60, 0), (MANY, 250, 10, 2), (1024, 120, 10, 2), (1000, 60, 32, 1),
     ],
 )  # fmt: skip
 def test_a_batch_has_as_many_parts_as_each_to_stay_on_one_core(B: int, n_in: int, n_out: int, P: int) -> None:

@@ -273,7 +273,7 @@ def test_a_step_by_hand_stays_on_one_core_in_parts_of_its_batch() -> None:
     assert [recipe.small(64) for recipe in (by_hand, auto)] == [True, True]
     assert [recipe.small(128) for recipe in (by_hand, auto)] == [True, False]
     assert not by_hand.small(128, traced=True)
-    assert not by_hand.small(257)
+    assert not by_hand.small(193)
 
 
 def test_distortions_have_all_cores() -> None:
