@@ -84,7 +84,7 @@ def passed_back(
     params: Params,
     network: Network,
     M: Masks,
-    turned: bool = False,
+    turned: int = 0,
 ) -> tuple[Float[Array, "B _"], ...]:
     """D^1..D^L from D^L, of which every one is a linear function; z and a are what `propagate` gives.
 
@@ -98,9 +98,7 @@ def passed_back(
     return D
 
 
-def summed(
-    inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...], turned: bool = False
-) -> Params:
+def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "B _"], ...], turned: int = 0) -> Params:
     """The sum of the examples' gradients: per layer `A^T D` and `sum_i D_i`."""
     pairs = zip(inputs, deltas, strict=True)
     return tuple(Layer(kernel_gradient(A, D, turned), jnp.sum(D, axis=0)) for A, D in pairs)

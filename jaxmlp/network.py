@@ -281,7 +281,7 @@ def propagate(
     inputs: Float[Array, "B n_0"],
     network: Network,
     M: Masks | None = None,
-    turned: bool = False,
+    turned: int = 0,
 ) -> tuple[tuple[Float[Array, "B _"], ...], tuple[Float[Array, "B _"], ...]]:
     """The forward pass with all that it meets on the way: (z^1..z^L), (a^0..a^L), each of shape (B, n_l).
 

@@ -14,10 +14,10 @@ Of many examples the products are turned:
 
     (W^T A^T)^T    (W D^T)^T    (D^T A)^T
 
-Each is an array of its own before it is transposed back, and XLA gives what is computed from it element by element the
-same order, so that z, a and D lie in memory feature by feature, as (n, B), and not example by example, as (B, n). The
-products, the sums over the batch and the update then read most arrays along their rows. A batch that is a little too
-large for one core is cut in parts, as a core that idles takes longer to wake than a part takes the other.
+Each is an array of its own before it is transposed back (but see TILES), and XLA gives what is computed from it element
+by element the same order, so that z, a and D lie in memory feature by feature, as (n, B), and not example by example,
+as (B, n). The products, the sums over the batch and the update then read most arrays along their rows. A batch that is
+a little too large for one core is cut in parts, as waking an idle core takes longer than a part takes the busy one.
 """
 
 import itertools
@@ -63,74 +63,75 @@ SOME, MANY, NARROW = 32, 512, 32
 twice as many as the widest layer has units; half of MANY, where no layer has more than NARROW units."""
 
 PARTS, INPUTS = 3, 98_304
-"""Parts into which a batch of fewer than MANY is cut at most so that each part's products stay on one core; and numbers
-of a part's inputs up to which YNNPACK leaves `D^T A` there: 384 kB of float32."""
+"""Parts into which a batch is cut at most so that each part's products stay on one core; and numbers of a part's inputs
+up to which YNNPACK leaves `D^T A` there: 384 kB of float32."""
 
 TILES = (16, 32)
-"""Units of a layer with many more inputs whose A W takes as little time as (W^T A^T)^T, or less: YNNPACK computes 16
-columns at a time."""
+"""Units of a layer with LONG times as many inputs, or more, whose A W takes as little time as (W^T A^T)^T, or less:
+YNNPACK computes 16 columns at a time."""
 
 
-def turns(inputs: tuple[Any, ...], sizes: tuple[int, ...]) -> bool:
-    """Whether a network's products are to be turned, for inputs of that shape.
+def turns(inputs: tuple[Any, ...], sizes: tuple[int, ...]) -> int:
+    """Whether a network's products are to be turned, for inputs of that shape: how many parts they may be in, or 0.
 
-    All layers' or none: where one is turned and the next is not, what lies between is read across its rows.
+    All layers' are or none: where one is turned and the next is not, what lies between is read across its rows.
     """
-    if len(inputs) != 2 or not for_cpu((*inputs, *sizes)):
-        return False
+    if len(inputs) != 2 or not for_cpu(inputs):
+        return 0
+    if in_parts(inputs[0], sizes):
+        return PARTS
     widest = max(sizes[1:])
-    least = MANY // 2 if widest <= NARROW else max(MANY, 2 * widest)
-    return in_parts(inputs[0], sizes) or bool(least <= inputs[0])
+    return int((MANY // 2 if widest <= NARROW else max(MANY, 2 * widest)) <= inputs[0])
 
 
 def in_parts(B: int, sizes: tuple[int, ...]) -> bool:
-    """Whether turned products of so many examples all stay on one core, in parts of the batch or whole."""
-    return SOME <= B and all(parts(B, *ends) for ends in itertools.pairwise(sizes))
+    """Whether turned products of so many examples all stay on one core, those of A in parts of the batch or whole."""
+    alone = all(parts(B, n_in, n_out, PARTS) for n_in, n_out in itertools.pairwise(sizes))
+    return SOME <= B and alone and all(on_one_core(B, n_out, n_in) for n_in, n_out in itertools.pairwise(sizes[1:]))
 
 
-def parts(B: int, n_in: int, n_out: int) -> int:
-    """The fewest parts of a batch whose products of a layer each stay on one core; 0 where those are too many."""
+def parts(B: int, n_in: int, n_out: int, most: int) -> int:
+    """The fewest parts of a batch whose products of a layer stay on one core; 0 where those are more than `most`."""
     if MANY <= B and not on_one_core(B, n_in, n_out):
         return 0
-    for P in range(1, PARTS + 1):
+    for P in range(1, most + 1):
         part = -(-B // P)
         if on_one_core(part, n_in, n_out) and part * n_in <= INPUTS and (P == 1 or P * SOME <= B):
             return P
     return 0
 
 
-def cut(matrix: Float[Array, "B n"], P: int) -> list[Float[Array, "_ n"]]:
-    """A batch in so many parts, of as many examples each, but for the last; in one, if P is 0."""
-    size = -(-matrix.shape[0] // max(1, P))
-    return [matrix[first : first + size] for first in range(0, matrix.shape[0], size)] if P > 1 else [matrix]
+def cut(turned: int, n_out: int, *matrices: Float[Array, "B _"]) -> list[tuple[Float[Array, "_ _"], ...]]:
+    """A layer's inputs, and deltas, in the parts that its products are in; whole, as sums of 16-bit types are rounded."""
+    B, n_in = matrices[0].shape
+    P = max(1, parts(B, n_in, n_out, turned)) if matrices[0].dtype.itemsize >= 4 else 1
+    return list(zip(*(jnp.array_split(matrix, P) for matrix in matrices), strict=True))
 
 
-def held(D: Float[Array, "B n"], turned: bool) -> Float[Array, "B n"]:
+def held(D: Float[Array, "B n"], turned: int) -> Float[Array, "B n"]:
     """Deltas as they are; turned, with their transpose an array of its own, whatever is computed from them."""
     return in_memory(D.T).T if turned else D
 
 
 def weighted_sums(
-    A: Float[Array | np.ndarray, "B n_in"], W: Float[Array | np.ndarray, "n_in n_out"], turned: bool = False
+    A: Float[Array | np.ndarray, "B n_in"], W: Float[Array | np.ndarray, "n_in n_out"], turned: int = 0
 ) -> Float[Array, "B n_out"]:
-    """A W; turned as (W^T A^T)^T, with W^T as an array of its own, but for layers of as many units as TILES has.
+    """A W; turned as (W^T A^T)^T, with W^T as an array of its own, but see TILES; the batch may be in parts.
 
-    An epoch holds a long kernel transposed already (`training/epoch.py`). Turned, the batch may be in parts.
+    An epoch holds a long kernel transposed already (`training/epoch.py`).
     """
     A, W = jnp.asarray(A), jnp.asarray(W)
     n_in, n_out = W.shape
     if not turned:
         return A @ W
-    pieces = cut(A, parts(A.shape[0], n_in, n_out))
     if n_out in TILES and n_in >= LONG * n_out:
-        return jnp.concatenate([piece @ W for piece in pieces])
+        return jnp.concatenate([part @ W for (part,) in cut(turned, n_out, A)])
     own = in_memory(W.T)
-    sums = [in_memory(own @ piece.T) for piece in pieces]
-    return (in_memory(jnp.concatenate(sums, axis=1)) if len(sums) > 1 else sums[0]).T
+    return in_memory(jnp.concatenate([in_memory(own @ part.T) for (part,) in cut(turned, n_out, A)], axis=1)).T
 
 
 def sent_back(
-    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"], turned: bool = False
+    D: Float[Array | np.ndarray, "B n_out"], W: Float[Array | np.ndarray, "n_in n_out"], turned: int = 0
 ) -> Float[Array, "B n_in"]:
     """D W^T; turned as (W D^T)^T, and so for a CPU where the layer is wide and the batch is small.
 
@@ -148,9 +149,9 @@ def sent_back(
 
 
 def kernel_gradient(
-    A: Float[Array | np.ndarray, "B n_in"], D: Float[Array | np.ndarray, "B n_out"], turned: bool = False
+    A: Float[Array | np.ndarray, "B n_in"], D: Float[Array | np.ndarray, "B n_out"], turned: int = 0
 ) -> Float[Array, "n_in n_out"]:
-    """A^T D, the sum of the examples' outer products; turned, and of a long kernel, as (D^T A)^T.
+    """A^T D, the sum of the examples' outer products; where turned, and always of a long kernel, as (D^T A)^T.
 
     An epoch holds long kernels transposed, so that the outer transposition melts away (`training/epoch.py`); for others
     the product is in memory first.
@@ -158,7 +159,8 @@ def kernel_gradient(
     A, D = jnp.asarray(A), jnp.asarray(D)
     (B, n_in), n_out = A.shape, D.shape[1]
     if turned:
-        return turned_gradient(A, D).T
+        products = [in_memory(in_memory(d.T) @ a) for a, d in cut(turned, n_out, A, D)]
+        return sum(products[1:], start=products[0]).T
     if is_long((n_in, n_out)):
         return (long_kernel_gradient(A, D) if for_cpu(A.shape) else D.T @ A).T
     if not for_cpu(A.shape):
@@ -168,14 +170,6 @@ def kernel_gradient(
     if n_in % ALIASED == 0 and B >= SHORT:
         return (lengthened(A).T @ D)[:n_in]
     return transposed(A, most_transposed(B, n_in, n_out)) @ D
-
-
-def turned_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:
-    """D^T A of deltas that are `held` turned; the sum of the parts' products, where they are to stay on one core."""
-    (B, n_in), n_out = A.shape, D.shape[1]
-    P = parts(B, n_in, n_out) if D.dtype.itemsize >= 4 else 1  # bfloat16 would round each of the sums
-    products = [in_memory(in_memory(d.T) @ a) for a, d in zip(cut(A, P), cut(D, P), strict=True)]
-    return sum(products[1:], start=products[0])
 
 
 def long_kernel_gradient(A: Float[Array, "B n_in"], D: Float[Array, "B n_out"]) -> Float[Array, "n_out n_in"]:

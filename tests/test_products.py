@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jaxmlp.products import (
     SOME,
     TILES,
     WIDE,
+    in_parts,
     kernel_gradient,
     on_one_core,
     parts,
@@ -169,7 +171,7 @@ def test_a_small_kernel_that_deltas_are_sent_back_through_is_transposed_in_memor
     ("B", "n_in", "n_out"),
     [(1, 3, 2), (40, 30, 7), (33, 100, TILES[0]), (9, 5, 600), (129, 784, TILES[0]), (255, 784, 12)],
 )
-def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, turned: bool, dtype: str) -> None:
+def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, turned: int, dtype: str) -> None:
     A, W, D = matrices((B, n_in), (n_in, n_out), (B, n_out), dtype=dtype)
     exact_A, exact_W, exact_D = (np.asarray(matrix, np.float64) for matrix in (A, W, D))
     for product, sides, exact in (
@@ -196,7 +198,7 @@ def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, 
     ],
 )  # fmt: skip
 def test_many_examples_of_few_numbers_are_turned(B: int, sizes: tuple[int, ...], turned: bool) -> None:
-    assert turns((B, sizes[0]), sizes) == turned
+    assert bool(turns((B, sizes[0]), sizes)) == turned
 
 
 @pytest.mark.parametrize(
@@ -208,20 +210,38 @@ def test_many_examples_of_few_numbers_are_turned(B: int, sizes: tuple[int, ...],
     ],
 )  # fmt: skip
 def test_a_batch_has_as_many_parts_as_each_to_stay_on_one_core(B: int, n_in: int, n_out: int, P: int) -> None:
-    assert parts(B, n_in, n_out) == P
+    assert parts(B, n_in, n_out, PARTS) == P
     assert P == 0 or (on_one_core(-(-B // P), n_in, n_out) and -(-B // P) * n_in <= INPUTS)
+    for product, sides in (
+        (weighted_sums, ((B, n_in), (n_in, n_out))),
+        (kernel_gradient, ((B, n_in), (B, n_out))),
+    ):
+        for turned in (1, PARTS):
+            text = program(partial(product, turned=turned), *sides)
+            assert text.count("stablehlo.dot_general") == (max(1, P) if turned == PARTS else 1)
 
-    def gradient(A: jax.Array, D: jax.Array) -> jax.Array:
-        return kernel_gradient(A, D, turned=True)
 
-    assert in_memory("dot_general", program(gradient, (B, n_in), (B, n_out))) == max(1, P)
+@pytest.mark.parametrize(
+    ("B", "sizes", "most"),
+    [
+        (SOME, (784, 16, 16, 10), PARTS), (375, (784, 16, 16, 10), PARTS), (376, (784, 16, 16, 10), 1),
+        (192, (784, 30, 10), PARTS), (1024, (784, 100, 10), 1), (MANY, (250, 10), PARTS),
+        (209, (20, 100, 100, 5), 0), (128, (20, 100, 100, 5), PARTS),  # D W^T is shared sooner than A W
+    ],
+)  # fmt: skip
+def test_products_are_in_parts_where_those_of_all_layers_stay_on_one_core(
+    B: int, sizes: tuple[int, ...], most: int
+) -> None:
+    assert turns((B, sizes[0]), sizes) == most
+    assert in_parts(B, sizes) == (most == PARTS)
 
 
-def test_parts_are_summed_in_float32_alone() -> None:
-    for dtype, products in ((jnp.float32, 2), (jnp.bfloat16, 1)):
-        A, D = (jax.ShapeDtypeStruct((128, n), dtype) for n in (784, 12))
-        lowered = jax.jit(lambda A, D: kernel_gradient(A, D, turned=True)).lower(A, D)
-        assert lowered.as_text().count("stablehlo.dot_general") == products
+@pytest.mark.parametrize(("dtype", "P"), [("float64", 2), ("float32", 2), ("bfloat16", 1), ("float16", 1)])
+def test_parts_of_16_bit_types_are_not_summed(dtype: str, P: int) -> None:
+    with jax.enable_x64(True):
+        A, D = (jax.ShapeDtypeStruct((128, n), jnp.dtype(dtype)) for n in (784, 12))
+        lowered = jax.jit(partial(kernel_gradient, turned=PARTS)).lower(A, D)
+        assert lowered.as_text().count("stablehlo.dot_general") == P
 
 
 @pytest.mark.parametrize(
@@ -229,7 +249,7 @@ def test_parts_are_summed_in_float32_alone() -> None:
 )
 def test_weighted_sums_that_fill_whole_tiles_are_left_as_they_are(n_in: int, n_out: int, turned: bool) -> None:
     def turned_sums(A: jax.Array, W: jax.Array) -> jax.Array:
-        return weighted_sums(A, W, turned=True)
+        return weighted_sums(A, W, turned=1)
 
     assert in_memory("dot_general", program(turned_sums, (64, n_in), (n_in, n_out))) == turned
 

@@ -223,7 +223,7 @@ def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(
 @pytest.mark.parametrize(
     ("sizes", "batch"), [((784, 10), 32), ((784, 100, 10), 512), ((784, 16, 16, 10), 32), ((784, 30, 10), 32)]
 )
-def test_a_turned_step_has_at_most_a_kernel_more_a_hidden_layer_than_that_of_jax_grad(
+def test_a_turned_step_of_a_whole_batch_has_at_most_a_kernel_more_a_hidden_layer_than_that_of_jax_grad(
     sizes: tuple[int, ...], batch: int
 ) -> None:
     assert turns((batch, sizes[0]), sizes)
@@ -274,6 +274,8 @@ def test_a_step_by_hand_stays_on_one_core_in_parts_of_its_batch() -> None:
     assert [recipe.small(128) for recipe in (by_hand, auto)] == [True, False]
     assert not by_hand.small(128, traced=True)
     assert not by_hand.small(193)
+    products = lowered_epoch((784, 30, 10), "manual", batch=128).as_text().count("stablehlo.dot_general")
+    assert products == 2 + 1 + 1 + 2 + 1  # forward, back, and the gradient's; the first layer's in two parts
 
 
 def test_distortions_have_all_cores() -> None:

@@ -57,8 +57,12 @@ def arguments(sizes: tuple[int, ...], batch: int) -> tuple[Any, ...]:
     return state, params, examples, order, Part.of(0, 7, 0, 0, 7 * batch), Recipe(network, optimizer)
 
 
-def test_a_recorded_step_is_on_one_core_where_a_step_is() -> None:
-    for sizes, batch, one_core in (((784, 16, 10), 32, True), ((784, 100, 10), 128, False)):
+def test_a_recorded_step_is_on_one_core_where_a_step_is_so_without_parts() -> None:
+    for sizes, batch, one_core in (
+        ((784, 16, 10), 32, True),
+        ((784, 30, 10), 128, False),
+        ((784, 100, 10), 128, False),
+    ):
         *positional, recipe = arguments(sizes, batch)
         chosen = record_epoch.jitted(*positional, recipe=recipe, record=Record(("loss",)))
         assert chosen is (record_epoch.for_one_core if one_core else record_epoch.for_cpu)
