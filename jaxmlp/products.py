@@ -102,7 +102,7 @@ def parts(B: int, n_in: int, n_out: int, most: int) -> int:
 
 
 def cut(turned: int, n_out: int, *matrices: Float[Array, "B _"]) -> list[tuple[Float[Array, "_ _"], ...]]:
-    """A layer's inputs, and deltas, in the parts that its products are in; whole, as sums of 16-bit types are rounded."""
+    """A layer's inputs, and deltas, in the parts that its products are in; one in 16 bits, which would round sums."""
     B, n_in = matrices[0].shape
     P = max(1, parts(B, n_in, n_out, turned)) if matrices[0].dtype.itemsize >= 4 else 1
     return list(zip(*(jnp.array_split(matrix, P) for matrix in matrices), strict=True))
