@@ -38,7 +38,7 @@ from jaxmlp.network import (
     shares,
     smoothed,
 )
-from jaxmlp.products import held, kernel_gradient, sent_back, turns
+from jaxmlp.products import PARTS, held, kernel_gradient, sent_back, turns
 
 
 class Trace(NamedTuple):
@@ -119,16 +119,18 @@ def decayed(gradient: Params, params: Params, network: Network) -> Params:
 
 
 def value_and_backprop(
-    params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None
+    params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None, most: int = PARTS
 ) -> tuple[Float[Array, ""], Params]:
     """The cost and its gradient: what `jax.value_and_grad(jaxmlp.loss)(params, batch, network, key)` gives.
 
     But for rounding, it is `mean_gradient` of the trace, and what the penalty adds, in fewer operations: all deltas are
     linear in D^L, so that an example's share in the mean need be given to its row of D^L only, and not once more in
-    every layer. Unlike a trace, whose rows are examples, all may lie in memory turned; see `products.py`.
+    every layer. Unlike a trace, whose rows are examples, all may lie in memory turned, and the products of a CPU be in
+    parts of the batch, `most` at the most; see `products.py`. Where inputs are drawn or distorted in the same program,
+    XLA would compute them anew for each part.
     """
     M = masks(key, batch.inputs, network)
-    turned = turns(batch.inputs.shape, network.sizes)
+    turned = min(turns(batch.inputs.shape, network.sizes), 1 if network.input_dropout else most)
     z, a = propagate(params, batch.inputs, network, M, turned)
     y = smoothed(batch.targets, a[-1], network)
     output = output_loss(network.output, network.loss)

@@ -71,10 +71,11 @@ class Recipe:
     def small(self, batch_size: int, traced: bool = False) -> bool:
         """Whether a step of so many examples stays on one core: its products, and no distortions beside them.
 
-        By hand they may do so in parts of the batch, but not where a step computes a trace.
+        By hand they may do so in parts of the batch, but not where a step computes a trace or draws its inputs.
         """
-        parted = self.gradient == "manual" and not traced and in_parts(batch_size, self.network.sizes)
-        return not self.distort and (parted or all_on_one_core(batch_size, self.network.sizes))
+        parted = self.gradient == "manual" and not traced and not self.network.input_dropout
+        sizes = self.network.sizes
+        return not self.distort and (all_on_one_core(batch_size, sizes) or (parted and in_parts(batch_size, sizes)))
 
 
 def initial_state(experiment: Experiment) -> TrainState:
@@ -148,6 +149,8 @@ def make_step(recipe: Recipe) -> Step:
     many more inputs than outputs, but, in batches whose products aren't turned, longer where it has not.
     """
     value_and_gradient = GRADIENTS[recipe.gradient]
+    if recipe.gradient == "manual" and recipe.distort:
+        value_and_gradient = partial(value_and_backprop, most=1)
 
     def step(state: TrainState, batch: Batch, key: Any) -> tuple[TrainState, Array]:
         batch, dropping = prepared(batch, key, recipe)

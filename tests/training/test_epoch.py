@@ -24,6 +24,8 @@ from jaxmlp.training.epoch import (
     Trained,
     TrainState,
     evaluate,
+    flip,
+    make_step,
     mean_loss,
     portions,
     score,
@@ -276,6 +278,20 @@ def test_a_step_by_hand_stays_on_one_core_in_parts_of_its_batch() -> None:
     assert not by_hand.small(193)
     products = lowered_epoch((784, 30, 10), "manual", batch=128).as_text().count("stablehlo.dot_general")
     assert products == 2 + 1 + 1 + 2 + 1  # forward, back, and the gradient's; the first layer's in two parts
+
+
+@pytest.mark.parametrize(("dropout", "distort"), [(0.2, Distort()), (0.0, Distort(shift=1.0))])
+def test_inputs_that_a_step_draws_are_not_drawn_for_each_part_of_a_batch(dropout: float, distort: Distort) -> None:
+    network = Network((784, 30, 10), input_dropout=dropout)
+    recipe = Recipe(network, SGD, distort=distort, shape=(28, 28))
+    params = jaxmlp.init(jax.random.key(0), network)
+    state = TrainState(params, SGD.init(params))
+    batch = Batch(np.zeros((128, 784), np.float32), np.zeros(128, np.int32))
+    program = jax.jit(make_step(recipe)).lower(flip(state), batch, jax.random.key(0)).as_text()
+    found = re.findall(r"stablehlo\.dot_general .*-> tensor<(\w+)xf32>", program)
+    assert {"128x30", "30x128"} & set(found)
+    assert not {"64x30", "30x64"} & set(found)
+    assert not recipe.small(128)
 
 
 def test_distortions_have_all_cores() -> None:
