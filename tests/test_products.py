@@ -166,7 +166,7 @@ def test_a_small_kernel_that_deltas_are_sent_back_through_is_transposed_in_memor
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("turned", [0, 1, PARTS])
 @pytest.mark.parametrize(
     ("B", "n_in", "n_out"),
     [(1, 3, 2), (40, 30, 7), (33, 100, TILES[0]), (9, 5, 600), (129, 784, TILES[0]), (255, 784, 12)],
