@@ -1,17 +1,43 @@
 """What TensorBoard shows of a run: event files, written without TensorFlow by tensorboardX."""
 
 import contextlib
+import importlib.util
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from jaxmlp.training.records import EpochRecord
+
+
+@contextlib.contextmanager
+def in_part(package: str) -> Iterator[None]:
+    """Modules of the package are imported within as if its `__init__`, which imports all the others, were empty.
+
+    tensorboardX's imports PyTorch where that is installed, which takes a second. Who imports the package afterwards
+    gets the whole of it; no other thread is to do so meanwhile.
+    """
+    spec = None if package in sys.modules else importlib.util.find_spec(package)
+    if spec is None:  # all of it is there already, or nothing is
+        yield
+        return
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        for name in [*sys.modules]:  # a copy, as other threads import, too
+            if name.partition(".")[0] == package:
+                del sys.modules[name]
+
+
+with in_part("tensorboardX"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 POINTS = 50
 """Of an epoch's losses step by step; each is the mean over as many steps."""
@@ -28,7 +54,8 @@ class Events:
     def __init__(self, folder: Path) -> None:
         self._flushed = time.monotonic()
         folder.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
+        prefix = str((folder / "events").absolute())  # tensorboardX takes s3: and gs: at the beginning for a protocol
+        self._writer = EventsWriter(prefix, f".{os.getpid()}.{time.time_ns()}")
         self._writer.write_event(Event(step=1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, record: EpochRecord, losses: Float[np.ndarray, " step"], step: int) -> None:

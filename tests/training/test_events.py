@@ -1,6 +1,10 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jaxmlp.training.events import POINTS, Events
@@ -46,3 +50,32 @@ def test_what_a_resumed_run_writes_takes_the_place_of_what_was_there(tmp_path: P
         events.close()
     assert [step for step, _ in shown(tmp_path, "epoch/train")] == [10, 20, 30, 40]
     assert shown(tmp_path, "step/train") == [(step, 3) for step in range(1, 41)]
+
+
+BOTH = """
+import sys
+from pathlib import Path
+from jaxmlp.training.events import Events
+print("torch" in sys.modules)
+import tensorboardX
+print("torch" in sys.modules)
+tensorboardX.SummaryWriter("theirs").add_scalar("a", 1.0)
+Events(Path("ours")).close()
+print(len([*Path("ours").iterdir(), *Path("theirs").iterdir()]))
+"""
+
+
+def test_pytorch_is_left_alone_until_somebody_imports_all_of_tensorboardx(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("class Tensor: ...\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", BOTH], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.split() == ["False", "True", "2"]
+
+
+def test_a_folder_that_is_named_as_a_protocol_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s3:").mkdir()
+    Events(Path("s3://tensorboard")).close()
+    assert len([*Path("s3:/tensorboard").iterdir()]) == 1
