@@ -1,4 +1,4 @@
-"""What distortions cost: the time to distort 1,024 images of 28 x 28, alone and as a share of a training step.
+"""What distortions cost: the time to distort 1,024 images of 28 x 28, beside the gradient that they are for.
 
     python -m benchmarks.distorting
 

@@ -3,7 +3,8 @@
     python benchmarks/gradcheck_faults.py
 
 `check_grads` is called with its defaults, as its users call it, on the loss with the faulty gradient as a custom rule
-(which has no forward mode). The faults are in tests/faults.py; the second network is the lesson's, with one more layer.
+(which has no forward mode). The faults are in tests/faults.py; the second network is the lesson's, with one
+more layer, of tanh.
 """
 
 import sys
@@ -61,7 +62,7 @@ def count(network: Network, examples: int, dtype: jnp.dtype) -> None:
         report = check.of(lambda *args, f=fault: faulty_backprop(*args, f))(params, batch, network)
         through = passes_check_grads(params, batch, network, fault)
         # the numbers in a cause are those of the smaller network
-        named = fault.cause is not None and any(fault.cause.partition(" (")[0] in cause for cause in report.causes)
+        named = fault.cause is not None and any(fault.cause.partition("(")[0] in cause for cause in report.causes)
         counts["caught"] += not report.passed
         counts["named"] += named
         counts["let through by check_grads"] += through

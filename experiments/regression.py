@@ -4,7 +4,7 @@
 
 Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition" (1998), figure 9,
 where a linear classifier reaches 88.0 % (12.0 % error) on the test images, trained on a squared error.
-Expected: 92.5 % of the test images, as the mean of seeds 0 to 4, in about 4 s on 2 CPU cores.
+Expected: 92.5 % of the test images, as the mean of seeds 0 to 4, in about 3 s on 2 CPU cores.
 The learning rate was chosen on validation examples, of seeds that the figures above don't use.
 """
 

@@ -4,6 +4,7 @@ A Dense layer of Flax's has the kernel, (n_in, n_out), and the bias, (n_out,), o
 arrays pass as they are, bit for bit, either way. `import jaxmlp.flax` takes Flax (`pip install 'jaxmlp[flax]'`).
 """
 
+import contextlib
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx, serialization
 
 from jaxmlp.errors import DataError, NetworkError
@@ -112,12 +112,13 @@ def save(path: str | PathLike[str], params: Params) -> None:
         DataError: where it can't be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    part = path.parent / f"{path.name}.part"
     try:
         part.write_bytes(serialization.to_bytes(to_linen(params)))
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise DataError(f"{path}: can't be written: {error.strerror}") from error
 
 
@@ -160,7 +161,7 @@ def checked(arrays: list[tuple[str, Any, Any]], network: Network) -> Params:
     """The layers, each given as its name, kernel and bias; raises a NetworkError where they are not the network's."""
     for (name, *given), (n_in, n_out) in zip(arrays, itertools.pairwise(network.sizes), strict=True):
         for part, array, shape in zip(("kernel", "bias"), given, ((n_in, n_out), (n_out,)), strict=True):
-            if np.shape(array) != shape or not hasattr(array, "dtype"):
+            if not hasattr(array, "dtype") or array.shape != shape:
                 has = f"has shape {array.shape}" if hasattr(array, "shape") else f"is a {type(array).__name__}"
                 raise NetworkError(f"the {part} of {name} {has}: expected {shape}, as of {network}")
             if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -15,7 +15,7 @@ and the cost, the mean of C_i, gains a penalty on the weights, l2/2 sum over l o
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, get_args
@@ -74,6 +74,8 @@ class Network:
     """Of kernels: scaled (see jaxmlp.init), a name of jax.nn.initializers, or normal:DEVIATION or uniform:BOUND."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sizes, Iterable) or isinstance(self.sizes, str):
+            raise NetworkError(f"network.sizes is {self.sizes!r}: expected whole numbers, such as (784, 16, 10)")
         given = " ".join(map(str, self.sizes)) or "empty"
         if len(self.sizes) < 2:
             raise NetworkError(f"network.sizes is {given}: expected at least two, the inputs and the outputs")
@@ -123,9 +125,9 @@ class Batch(NamedTuple):
     """B labelled examples: a pytree.
 
     `inputs` has shape (B, n_0). `targets` are labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output:
-    0 or 1, the target itself), or the wanted outputs, shape (B, n_L); a label outside that range wants every output to
-    be 0. `weights`, shape (B,), count each example that many times in every mean; a weight of 0 masks one out, whose
-    inputs and targets must be finite all the same.
+    0 or 1, the target itself), or the wanted outputs, shape (B, n_L); of several outputs, a label outside that range
+    wants each to be 0. `weights`, shape (B,), count each example that many times in every mean; a weight of 0 masks one
+    out, whose inputs and targets must be finite all the same.
     """
 
     inputs: Float[Array, "B n_0"]
@@ -295,6 +297,9 @@ def propagate(
     shapes = tuple(layer.kernel.shape for layer in params)
     if shapes != tuple(itertools.pairwise(network.sizes)):
         raise NetworkError(f"kernels have shapes {shapes}: expected those of {network}")
+    biases = tuple(layer.bias.shape for layer in params)
+    if biases != tuple((n,) for n in network.sizes[1:]):
+        raise NetworkError(f"biases have shapes {biases}: expected those of {network}")
     if inputs.ndim != 2 or inputs.shape[1] != network.sizes[0]:
         raise NetworkError(f"inputs have shape {inputs.shape}: expected (B, {network.sizes[0]}), an example a row")
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
@@ -334,7 +339,7 @@ def wanted(targets: Num[Array, "..."], a: Float[Array, "B n_L"]) -> Float[Array,
         raise NetworkError(f"targets have shape {targets.shape}: expected labels, ({B},), or outputs, ({B}, {n_L})")
     if targets.ndim == 2:
         return targets.astype(a.dtype)
-    return targets.astype(a.dtype)[:, None] if n_L == 1 else jax.nn.one_hot(targets, n_L, dtype=a.dtype)
+    return targets.astype(a.dtype)[:, None] if n_L == 1 else jax.nn.one_hot(jnp.int32(targets), n_L, dtype=a.dtype)
 
 
 def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:

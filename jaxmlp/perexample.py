@@ -186,9 +186,9 @@ def clips(trace: Trace, max_norm: float | Float[Array, "..."]) -> Float[Array, "
     C = jnp.asarray(max_norm, trace.losses.dtype)
     if C.shape not in ((), (len(trace.deltas),)):
         raise NetworkError(f"max_norm has shape {C.shape}: expected a number, or one a layer, ({len(trace.deltas)},)")
-    norms = jnp.stack(
-        [row_norms(D) * jnp.hypot(row_norms(A), 1) for A, D in zip(trace.inputs, trace.deltas, strict=True)]
-    )
+    pairs = [(row_norms(A), row_norms(D)) for A, D in zip(trace.inputs, trace.deltas, strict=True)]
+    # 0 where D is, also of inputs whose norm is beyond all numbers
+    norms = jnp.stack([jnp.where(d == 0, 0, d * jnp.hypot(a, 1)) for a, d in pairs])
     if C.ndim == 0:
         norms, C = jnp.broadcast_to(row_norms(norms.T), norms.shape), C[None]
     return jnp.minimum(1, C[:, None] / norms)

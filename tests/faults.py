@@ -98,17 +98,17 @@ def _times(x: Array, factor: float) -> Array:
 
 FAULTS: dict[str, Fault] = {
     # mean and sum
-    "sum for mean": Fault("B (B = 9", share=lambda b: jnp.ones_like(right_share(b))),
-    "mean twice": Fault("1/B (B = 9", share=lambda b: right_share(b) / len(b.inputs)),
+    "sum for mean": Fault("times B (B = 9", share=lambda b: jnp.ones_like(right_share(b))),
+    "mean twice": Fault("times 1/B (B = 9", share=lambda b: right_share(b) / len(b.inputs)),
     "bias: sum for mean": Fault(
-        "B (B = 9", change=lambda g, p: [Layer(x.kernel, _times(x.bias, len(p.share))) for x in g]
+        "times B (B = 9", change=lambda g, p: [Layer(x.kernel, _times(x.bias, len(p.share))) for x in g]
     ),
     "bias: mean over the units too": Fault(
         "the same all along axis 0", change=_each(lambda g: Layer(g.kernel, jnp.full_like(g.bias, jnp.mean(g.bias))))
     ),
     # factors
     "sign": Fault("the sign -1", change=_each(lambda g: Layer(-g.kernel, -g.bias))),
-    "factor 2 of the square forgotten": Fault("1/2", change=_each(lambda g: Layer(g.kernel / 2, g.bias / 2))),
+    "factor 2 of the square forgotten": Fault("times 1/2", change=_each(lambda g: Layer(g.kernel / 2, g.bias / 2))),
     "sign in one layer": Fault("the sign -1", change=_at(1, lambda g: Layer(-g.kernel, -g.bias))),
     "factor 1.001 everywhere": Fault(
         "a constant, 1.001", change=_each(lambda g: Layer(_times(g.kernel, 1.001), _times(g.bias, 1.001)))
@@ -177,7 +177,7 @@ FAULTS: dict[str, Fault] = {
     # parts of the result
     "bias gradient is zero": Fault("all zero", change=_each(lambda g: Layer(g.kernel, jnp.zeros_like(g.bias)))),
     "first layer is zero": Fault("all zero", change=_at(0, lambda g: Layer(*map(jnp.zeros_like, g)))),
-    "smallest leaf only": Fault("2", change=_at(3, lambda g: Layer(g.kernel, _times(g.bias, 2)))),
+    "smallest leaf only": Fault("times 2", change=_at(3, lambda g: Layer(g.kernel, _times(g.bias, 2)))),
     "last row of a kernel forgotten": Fault(
         "only row", change=_at(0, lambda g: Layer(g.kernel.at[-1].set(jnp.zeros_like(g.kernel[-1])), g.bias))
     ),

@@ -370,11 +370,12 @@ def test_data_lists_what_is_there_and_draws_what_is_named(place: Path, monkeypat
     assert (end.returncode, end.stderr) == (0, "")
     assert re.search(r"mnist .* 60,000 .* 10,000 .* 28 x 28 .* 10 .* 11.3 MB .* the package", end.stdout)
     assert end.stdout.endswith(f"TFDS: {place / 'standard'}\nthe cache: {place / 'cache' / 'jaxmlp' / 'tfds'}\n")
-    for arguments, file in (([], "data.png"), (["--png", "made/x.png"], "made/x.png")):
+    for arguments, file in ((["idx:data"], "data-2.png"), (["--png", "made/x.png"], "made/x.png")):
         end = jaxmlp_command(place, "data", "idx:data", *arguments)
         assert (end.returncode, end.stderr) == (0, "")
         assert end.stdout.endswith(f"{file} shows its first images\n")
         assert (place / file).read_bytes().startswith(b"\x89PNG")
+    assert (place / "data.png").exists()
 
 
 def test_data_says_why_nothing_is_drawn(place: Path) -> None:

@@ -164,6 +164,11 @@ def test_every_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_can_not_be_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: can't be read: No such file or directory"):
         border.load(tmp_path / "nowhere", NETWORK)
+    (tmp_path / "file").touch()
+    for name in ("file/params", "n" * 253, ""):
+        with pytest.raises(DataError, match="can't be written: "):
+            border.save(tmp_path / name if name else "", PARAMS)
+    (tmp_path / "file").unlink()
     with pytest.raises(DataError, match="params: can't be written: No such file or directory"):
         border.save(tmp_path / "nowhere" / "params", PARAMS)
     (tmp_path / "folder").mkdir()

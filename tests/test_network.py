@@ -1,4 +1,5 @@
 import itertools
+import re
 from collections.abc import Callable
 
 import jax
@@ -9,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxmlp
-from jaxmlp import Batch, Network, NetworkError
+from jaxmlp import Batch, Layer, Network, NetworkError
 from jaxmlp.activations import ActivationName
 from jaxmlp.losses import LossName
-from jaxmlp.network import INITIALIZERS, masks, smoothed
+from jaxmlp.network import INITIALIZERS, masks, smoothed, wanted
 
 SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
 
@@ -20,6 +21,8 @@ SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"sizes": 784}, "network.sizes is 784: expected whole numbers, such as"),
+        ({"sizes": "784"}, "network.sizes is '784': expected whole numbers, such as"),
         ({"sizes": ()}, "network.sizes is empty: expected at least two"),
         ({"sizes": (784,)}, "network.sizes is 784: expected at least two"),
         ({"sizes": (784, 0, 10)}, "network.sizes is 784 0 10: expected whole numbers of 1 and more"),
@@ -284,3 +287,16 @@ X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0], np.int32)
 def test_a_batch_that_does_not_fit_is_refused(function: Callable, batch: Batch, sizes: tuple, message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         function(PARAMS_342, batch, Network(sizes))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_biases_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    params = (Layer(jnp.ones((3, 2), jnp.float32), jnp.ones(shape, jnp.float32)),)
+    with pytest.raises(NetworkError, match=re.escape(f"biases have shapes ({shape},): expected those of 3-2")):
+        jaxmlp.forward(params, jnp.asarray(X), Network((3, 2)))
+
+
+def test_a_label_in_8_bits_is_one_of_more_than_256_outputs() -> None:
+    y = wanted(jnp.asarray([5], jnp.uint8), jnp.zeros((1, 300), jnp.float32))
+    assert (int(y.sum()), int(y[0, 5])) == (1, 1)

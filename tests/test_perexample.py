@@ -270,6 +270,15 @@ def test_a_clip_holds_where_squares_overflow_and_underflow(a: float, d: float, C
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(masked))
 
 
+def test_an_example_without_a_gradient_leaves_a_clipped_sum_as_it_is_however_large_its_inputs() -> None:
+    A, D = jnp.asarray([[3e38, 3e38], [1.0, 2.0]], jnp.float32), jnp.asarray([[0.0], [3.0]], jnp.float32)
+    trace = Trace((A,), (D,), jnp.ones(2, jnp.float32), None)
+    alone = jax.tree.map(lambda rows: rows[1:], trace)
+    for max_norm in (1.0, jnp.ones(1)):
+        both, one = (perexample.clipped_sum(some, max_norm) for some in (trace, alone))
+        jax.tree.map(np.testing.assert_array_equal, both, one)
+
+
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, float("nan")])
 def test_a_norm_to_clip_to_is_above_0(max_norm: float) -> None:
     with pytest.raises(NetworkError, match="expected a number above 0"):

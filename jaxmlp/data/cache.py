@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from jaxmlp.data.npz import NAMES, read_arrays
 from jaxmlp.errors import DataError
 
 VERSION = re.compile(r"\d+\.\d+\.\d+")
+ABANDONED = 3600
+"""Seconds after which a file that was not written to its end will not be, such as of a process that was killed."""
 FORM = 1
 """Of the files; one of another form is made again."""
 
@@ -46,10 +49,22 @@ class Note:
     """Of the folder that it was read from: see jaxmlp.data.tfds.stamp."""
 
 
+def expanded(path: str) -> Path:
+    """The path with a home folder for its ~.
+
+    Raises:
+        DataError: where there is none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: no such home folder: expected one, or a path without ~") from error
+
+
 def home() -> Path:
     """The folder of all that is kept, in $XDG_CACHE_HOME or ~/.cache."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path("~/.cache").expanduser()  # as the XDG specification asks
+    base = Path(given) if Path(given).is_absolute() else expanded("~/.cache")  # as the XDG specification asks
     return base / "jaxmlp" / "tfds"
 
 
@@ -116,6 +131,9 @@ def keep(path: Path, note: Note, arrays: list[Numbers]) -> None:
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob("*.part"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             part = Path(file.name)
             np.savez(file, allow_pickle=False, note=content, **dict(zip(NAMES, arrays, strict=True)))

@@ -98,7 +98,10 @@ class Dataset:
         >>> dataset.features, dataset.outputs, dataset.shape
         (784, 5, (28, 28))
         """
-        train_inputs, test_inputs = np.asarray(train_inputs), np.asarray(test_inputs)
+        train_inputs, test_inputs = (
+            _array(given, f"{name}, {part} set: inputs")
+            for given, part in ((train_inputs, "training"), (test_inputs, "test"))
+        )
         train = _examples(train_inputs, train_targets, f"{name}, training set", classes)
         test = _examples(test_inputs, test_targets, f"{name}, test set", classes)
         if train_inputs.shape[1:] != test_inputs.shape[1:]:
@@ -123,12 +126,19 @@ class Dataset:
         return Dataset(name, train, test, classes, train_inputs.shape[1:])
 
 
+def _array(given: ArrayLike, what: str) -> Numbers:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"{what} are no array ({error}): expected examples of one shape") from error
+
+
 def _kind(targets: Numbers) -> str:
     return "a label" if targets.ndim == 1 else f"a row of {targets.shape[1]} numbers"
 
 
 def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None) -> Examples:
-    targets = np.asarray(given)
+    targets = _array(given, f"{where}: targets")
     if targets.dtype.kind in "uib" and targets.shape[1:] == (1,):  # labels in a column, as Keras has some
         targets = targets[:, 0]
     for array, what in ((inputs, "inputs"), (targets, "targets")):

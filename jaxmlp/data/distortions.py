@@ -23,6 +23,9 @@ from jaxtyping import Array, Float, Key
 from jaxmlp.errors import ExperimentError
 from jaxmlp.network import short_numbers
 
+SMOOTHEST = 1000
+"""Pixels of `sigma` at most: by then an image is moved as a whole."""
+
 
 @dataclass(frozen=True)
 class Distort:
@@ -50,9 +53,10 @@ class Distort:
         for field in fields(self):
             value = getattr(self, field.name)
             real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-            within = real and value >= 0 and (value < 1 or field.name != "scaling") and (value or field.name != "sigma")
-            if not within:
-                expected = {"scaling": "0 or more, below 1", "sigma": "above 0"}.get(field.name, "0 or more")
+            within = real and value >= 0 and (value < 1 or field.name != "scaling")
+            if not within or (field.name == "sigma" and not 0 < value <= SMOOTHEST):
+                special = {"scaling": "0 or more, below 1", "sigma": f"above 0, up to {SMOOTHEST}"}
+                expected = special.get(field.name, "0 or more")
                 raise ExperimentError(f"distort.{field.name} is {value!r}: expected a finite number, {expected}")
             object.__setattr__(self, field.name, float(value))
 

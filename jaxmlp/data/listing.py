@@ -122,10 +122,9 @@ def describe(folder: Path) -> Note:
 
 
 def _shape(feature: dict[str, Any]) -> tuple[int, ...] | None:
-    """Of an image, without the axis of a single channel, or of a tensor; None where it is neither or varies."""
-    grey = "image" in feature
+    """Of an image or a tensor, without the axis of a single channel; None where it is neither or varies."""
     given = feature.get("image", feature.get("tensor", {})).get("shape", {}).get("dimensions", [])
     shape = tuple(map(int, given))
     if not shape or min(shape) < 1:
         return None
-    return shape[:2] if grey and shape[2:] == (1,) else shape
+    return shape[:2] if shape[2:] == (1,) else shape

@@ -29,6 +29,7 @@ from jaxmlp.data.cache import (
     VERSION,
     Note,
     default_config,
+    expanded,
     file_of,
     keep,
     keep_default,
@@ -121,7 +122,7 @@ def standard_default(dataset: str) -> str | None:
 
 def standard_folder() -> Path:
     """Where TFDS prepares data sets; by its rule, so that its import isn't needed."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def prepared(full: str) -> dict[str, Path]:

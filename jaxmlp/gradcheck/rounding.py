@@ -208,13 +208,23 @@ def longest_sum(jaxpr: Jaxpr) -> int:
 
     >>> longest_sum(jax.make_jaxpr(lambda x: jnp.sum(x @ x.T))(jnp.ones((2, 9))).jaxpr)
     9
+    >>> longest_sum(jax.make_jaxpr(jnp.cumsum)(jnp.ones(7)).jaxpr)
+    7
+    >>> images, kernels = jnp.ones((1, 3, 32, 32)), jnp.ones((16, 3, 3, 3))
+    >>> longest_sum(jax.make_jaxpr(lambda x, k: jax.lax.conv(x, k, (1, 1), "VALID"))(images, kernels).jaxpr)
+    27
     """
     longest = 1
     for eqn in equations(jaxpr):
         if eqn.primitive.name == "dot_general":
             shape = eqn.invars[0].aval.shape
             longest = max(longest, math.prod(shape[axis] for axis in eqn.params["dimension_numbers"][0][0]))
-        elif eqn.primitive.name in ("reduce_sum", "cumsum", "conv_general_dilated", "scatter-add"):
+        elif eqn.primitive.name == "cumsum":
+            longest = max(longest, eqn.invars[0].aval.shape[eqn.params["axis"]])
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval
+            longest = max(longest, kernel.size // max(kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]], 1))
+        elif eqn.primitive.name in ("reduce_sum", "scatter-add"):
             longest = max(longest, *(v.aval.size // max(eqn.outvars[0].aval.size, 1) for v in eqn.invars))
     return longest
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmlp.data.dataset import Dataset, Examples, on_device
-from jaxmlp.errors import ExperimentError
+from jaxmlp.errors import DivergedError, ExperimentError
 from jaxmlp.training.batches import converted, fill_weights, in_order, order_of
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import (
@@ -27,6 +27,7 @@ from jaxmlp.training.epoch import (
     make_step,
     mean_loss,
     portions,
+    sound_mean,
     train_epoch,
 )
 from jaxmlp.training.fit import divided, ignore, refuse_divergence
@@ -129,7 +130,7 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
     Raises:
         DataError: for a validation split that leaves nothing to train on.
         ExperimentError: for a network whose sizes don't fit the data, or a private experiment.
-        DivergedError: where a loss is not a number any more.
+        DivergedError: where a loss or a parameter is not a number any more.
     """
     if experiment.privacy.epsilon is not None:
         raise ExperimentError(
@@ -149,6 +150,7 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
         part = Part.of(0, len(order), train.seed, len(order) * (epoch - 1), count)
         drift = drift_of_epoch(**states, batches=batches, part=part, recipe=recipe)
         drifts.append(jax.device_get(drift))
+        mean = sound_mean if experiment.optimizer.nonfinite == "skip" else mean_loss
         losses, accuracies = [], []
         for gradient in ("manual", "auto"):
             states[gradient], found, _ = train_epoch(
@@ -159,10 +161,15 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
                 seed=train.seed,
                 epoch=epoch,
             )
-            losses.append(mean_loss(found, count, order.shape[1]))
+            losses.append(mean(jax.device_get(found), count, order.shape[1]))
             params = states[gradient].params
             accuracies.append(evaluate(params, validation, network=network)[1] if validation else None)
         refuse_divergence(experiment, epoch, manual=losses[0], automatic=losses[1])
+        if not np.isfinite(drifts[-1]).all():
+            raise DivergedError(
+                f"training diverged in epoch {epoch}: parameters are not finite, or too large for their norms to be; a "
+                f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
+            )
         pairs.append(
             Pair(
                 epoch=epoch,

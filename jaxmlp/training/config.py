@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -107,7 +108,8 @@ class Schedule:
     """How the learning rate changes while training."""
 
     name: Literal["constant", "cosine", "exponential", "step"] = "constant"
-    """cosine falls to `end` of it at the last step; exponential by `factor` an epoch; step by it `every` epochs."""
+    """cosine falls to `end` of it just after the last step; exponential by `factor` an epoch; step by it `every`
+    epochs."""
 
     warmup: float = 0.0
     """Epochs in which it grows evenly from 0, before all else."""
@@ -208,7 +210,7 @@ class Checkpoint:
     """The newest checkpoints that are kept, beside that of the best epoch by validation."""
 
     seconds: float = 60.0
-    """Within an epoch, at least this long from one to the next."""
+    """Within an epoch, at least this long from one to the next; in private and recorded ones there is none."""
 
     def __post_init__(self) -> None:
         _number(self, "checkpoint.keep", int, 1, "1 or more")
@@ -229,15 +231,15 @@ class Privacy:
     """The norm to which an example's gradient is clipped, from 1e-6 to 1e6."""
 
     def __post_init__(self) -> None:
-        bounds = {
-            "epsilon": (0, 1.1e4, "a number above 0, up to 10000"),
-            "delta": (0, 1, "a number between 0 and 1"),
-            "clip": (0.9e-6, 1.1e6, "a number from 1e-6 to 1e6"),
+        bounds: dict[str, tuple[Callable[[float], bool], str]] = {
+            "epsilon": (lambda x: 0 < x <= 1e4, "a number above 0, up to 10000"),
+            "delta": (lambda x: 0 < x < 1, "a number between 0 and 1"),
+            "clip": (lambda x: 1e-6 <= x <= 1e6, "a number from 1e-6 to 1e6"),
         }
         for name in [*bounds][self.epsilon is None :]:
-            low, high, expected = bounds[name]
+            within, expected = bounds[name]
             _number(self, f"privacy.{name}", float, 0, expected)
-            if not low < getattr(self, name) < high:
+            if not within(getattr(self, name)):
                 raise ExperimentError(f"privacy.{name} is {getattr(self, name)!r}: expected {expected}")
 
 

@@ -17,10 +17,11 @@ from jaxmlp.data.dataset import Dataset, Examples, split_indices
 from jaxmlp.errors import RunError
 from jaxmlp.training.fit import load_for
 from jaxmlp.training.instruments import OF_EXAMPLES
+from jaxmlp.training.optimizers import rate
 from jaxmlp.training.recording import Recording, finite_mean
 from jaxmlp.training.run import Run, load
 
-ADVISED = "loss noise_scale gradient_norm update_ratio saturation dead_units example_losses"
+ADVISED = "noise_scale gradient_norm update_ratio saturation dead_units example_losses"
 """What the rules need; docs/diagnosis.md has what it costs."""
 
 
@@ -210,16 +211,31 @@ def kept_promise(figures: Figures) -> float | None:
 
     To first order a step of gradient descent lowers the cost by `learning_rate |G|^2`. From the middle of an epoch to
     that of the next the loss falls by the differences of the epochs' means, and should by the sum of those products. A
-    ratio near 1 means that steps are so short that neither curvature nor noise is felt. None but for sgd.
+    ratio near 1 means that steps are so short that neither curvature nor noise is felt. None where `rates` is.
     """
-    squares, experiment = figures.per_epoch("noise_scale"), figures.run.experiment
-    if squares is None or experiment.optimizer.name != "sgd" or len(squares) < 2:
+    squares, by = figures.per_epoch("noise_scale"), rates(figures)
+    if squares is None or by is None or len(squares) < 2:
         return None
-    promised = experiment.optimizer.learning_rate * figures.steps * squares[:, 1]
+    promised = by * figures.steps * squares[:, 1]
     between = (promised[1:] + promised[:-1]) / 2
     fall = -np.diff([line.train_loss for line in figures.run.history])
     total = float(second_half(between).sum())
     return float(second_half(fall).sum()) / total if total > 0 else None
+
+
+def rates(figures: Figures) -> Float[np.ndarray, " epochs"] | None:
+    """How far a gradient is gone along in the end, times its length: of each epoch, by the schedule in its middle.
+
+    Of sgd the learning rate; with a momentum m, by which each gradient is gone along again and again, 1 / (1 - m) of
+    it. None for other optimizers, and where gradients are clipped.
+    """
+    experiment = figures.run.experiment
+    optimizer, momentum = experiment.optimizer, dict(experiment.optimizer.parameters).get("momentum", 0.0)
+    if optimizer.name != "sgd" or optimizer.clip_norm is not None or not 0 <= momentum < 1:
+        return None
+    scheduled = rate(optimizer, experiment.schedule, figures.steps, experiment.train.epochs)
+    middles = (np.arange(len(figures.run.history)) + 0.5) * figures.steps
+    return np.array([float(scheduled(middle)) for middle in middles]) / (1 - momentum)
 
 
 def stuck(figures: Figures) -> bool:

@@ -1,4 +1,4 @@
-"""The compiled epoch: one program that scans over all mini-batches; and the compiled evaluation."""
+"""The compiled epoch, one program that trains any part of it in a loop; and the compiled evaluation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -240,6 +240,14 @@ def mean_loss(losses: Float[Array, " steps"] | Float[np.ndarray, " steps"], coun
     sizes = np.full(means.size, batch_size)
     sizes[-1] = count - batch_size * (means.size - 1)
     return float((means * sizes).sum() / count)
+
+
+def sound_mean(losses: Float[np.ndarray, " steps"], count: int, batch_size: int) -> float:
+    """The mean loss of an epoch without the steps whose own is not finite; NaN where none is."""
+    sound = np.isfinite(losses)
+    if sound.all():
+        return mean_loss(losses, count, batch_size)
+    return float(losses[sound].mean(dtype=np.float64)) if sound.any() else float("nan")
 
 
 EVALUATION_BATCH = 1000

@@ -30,9 +30,9 @@ from jaxmlp.training.epoch import (
     evaluate,
     initial_state,
     key_of,
-    mean_loss,
     portions,
     prepared,
+    sound_mean,
     train_steps,
 )
 from jaxmlp.training.faults import first_fault
@@ -192,6 +192,15 @@ def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None
     raise DivergedError(
         f"training diverged in epoch {epoch}: {found}; a smaller optimizer.learning_rate than {rate:g} may help"
     )
+
+
+def refuse_unsound(experiment: Experiment, epoch: int, state: TrainState) -> None:
+    """Raises a DivergedError where a number of the state is not finite."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.device_get(jax.tree.leaves(state))):
+        raise DivergedError(
+            f"training diverged in epoch {epoch}: a parameter, or what the optimizer keeps of it, is not finite; a "
+            f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
+        )
 
 
 def ignore(progress: object) -> None:
@@ -458,6 +467,7 @@ class Training:
         record = self.experiment.record
         if self.private is not None:
             state, cost = self.private.epoch(state, self.placed, epoch, self.recipe)
+            refuse_unsound(self.experiment, epoch, state)
             yield Reached(state, NONE, float(jax.device_get(cost)))
             return
         if record.quantities:
@@ -471,6 +481,7 @@ class Training:
                 recipe=self.recipe,
                 record=record,
             )
+            refuse_unsound(self.experiment, epoch, state)
             recording = by_example(jax.device_get(found), order, self.count, record.every)
             yield Reached(state, NONE, float(jax.device_get(cost)), recording)
             return
@@ -489,7 +500,8 @@ class Training:
                 raise self.fault(before, epoch, first, last)
             self.time(last - first, time.perf_counter() - begun)
             first = last
-            yield Reached(state, means.copy(), self.mean(means) if last == self.steps else None)
+            ended = last == self.steps
+            yield Reached(state, means.copy(), sound_mean(means, self.count, self.batch_size) if ended else None)
 
     def ready(self, epoch: int, first: int) -> tuple[Examples, int]:
         """The batches of the epoch's next part, which begins with step `first`, in order; and where it ends."""
@@ -516,13 +528,6 @@ class Training:
         """Whether training can go on from a state, sound or not, to which steps with these losses led."""
         skips = self.experiment.optimizer.nonfinite == "skip"
         return bool(jax.device_get(state)) and (skips or bool(np.isfinite(losses).all()))
-
-    def mean(self, losses: Float[np.ndarray, " steps"]) -> float:
-        """The epoch's loss, without the steps whose own is not finite."""
-        sound = np.isfinite(losses)
-        if sound.all():
-            return mean_loss(losses, self.count, self.batch_size)
-        return float(losses[sound].mean(dtype=np.float64)) if sound.any() else math.nan
 
     def fault(self, state: TrainState, epoch: int, first: int, last: int) -> DivergedError:
         """What to say of steps that led from `state` to something not finite: they are trained again, one by one."""

@@ -44,6 +44,9 @@ ELEMENTWISE = (
     "sign_sgd",
 )
 """Those that treat every number alone, so that they may be given matrices transposed."""
+DECOUPLED = ("acprop", "adamaxw", "adamw", "adan", "ademamix", "galore", "lion", "muon", "simplified_ademamix")
+"""Those whose own weight decay is as `decay` has it, and leaves biases alone; others' goes through what they make of a
+gradient, or takes the biases, too."""
 OWN_MASK = ("mask", "weight_decay_mask")
 
 
@@ -113,6 +116,8 @@ def rate(optimizer: "Optimizer", schedule: "Schedule", steps: int, epochs: int) 
     cosine: end + (1 - end) (1 + cos(pi f)) / 2; exponential: factor^epochs; step: factor^floor(epochs / every).
     """
     peak, warm = optimizer.learning_rate, round(schedule.warmup * steps)
+    if schedule.warmup < epochs:  # by rounding it might take all updates
+        warm = min(warm, steps * epochs - 1)
     match schedule.name:
         case "cosine":
             after: Any = optax.cosine_decay_schedule(peak, max(1, steps * epochs - warm), alpha=schedule.end)
@@ -156,9 +161,9 @@ def make(
     own = inspect.signature(maker).parameters
     settings: dict[str, Any] = {name: natural(own[name], value) for name, value in optimizer.parameters}
     settings |= {name: kernels for name in OWN_MASK if name in own}
-    decays = "weight_decay" in own
-    if decays and optimizer.weight_decay is not None:
-        settings["weight_decay"] = optimizer.weight_decay
+    decays = optimizer.name in DECOUPLED
+    if "weight_decay" in own and optimizer.weight_decay is not None:
+        settings["weight_decay"] = optimizer.weight_decay if decays else 0.0
     try:
         parts = [maker(scheduled or optimizer.learning_rate, **settings)]
     except (ValueError, TypeError) as error:

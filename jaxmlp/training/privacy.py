@@ -237,7 +237,7 @@ def train_private_epoch(
     """One step of `optimizer` along the private gradient a row: the new state, and the mean loss of the examples drawn.
 
     That is not private itself. Losses that are not below 1e30 are left out of it, so that no single example can end a
-    run as diverged; NaN where none is left. `state` is donated, and flipped meanwhile, as in `train_epoch`.
+    run as diverged; NaN where none is left. `state` is donated, and flipped meanwhile.
     """
 
     def step(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:

@@ -66,7 +66,7 @@ def record_epoch(
         cost = weighted_mean(trace.losses, trace.weights)
         return after, (cost * jnp.sum(weights), found)
 
-    due = jnp.arange(steps) % record.every == 0
+    due = jnp.arange(steps) % min(record.every, steps) == 0  # lest it be a number beyond int32
     numbers = part.number + jnp.arange(steps, dtype=jnp.uint32)
     state, (costs, found) = jax.lax.scan(step, flip(state), (order, fill_weights(count, order.shape), due, numbers))
     kept: dict[str, Array] = jax.vmap(apart)(found[:: record.every])
@@ -112,7 +112,7 @@ def summary(recording: Recording) -> dict[str, Any]:
             met = values[np.isfinite(values)]
             short[name] = np.quantile(met, QUANTILES).tolist() if met.size else None
         elif name == "gradient_histogram":
-            short[name] = values.sum(axis=0).astype(int).tolist()
+            short[name] = values.sum(axis=0, dtype=np.float64).astype(int).tolist()
         elif name == "noise_scale":
             variance, square = mean(values)
             scale = variance / square if variance is not None and square is not None and square > 0 else None

@@ -12,7 +12,8 @@ class EpochRecord:
 
     epoch: int
     train_loss: float
-    """Mean over the epoch's examples, each as it was when its batch came up."""
+    """Mean over the epoch's examples, each as it was when its batch came up; with the penalty of `network.l2`, but in
+    recorded and private training."""
     validation_loss: float | None
     """None without a validation split."""
     validation_accuracy: float | None
@@ -41,7 +42,7 @@ class Result:
     train_seconds: float
     """Of training alone, compilation included."""
     wall_seconds: float
-    """From reading the data to the test; of a run that was resumed, of all its parts together."""
+    """From the call of `fit` to the test; of a run that was resumed, of all its parts together."""
     epsilon: float | None = None
     """The privacy spent; None, and absent from the file, where training is not private."""
 

@@ -243,7 +243,8 @@ class RunFolder:
                 log.warning("jaxmlp: %s: losses of steps are missing: NaN takes their place", self.path / "losses.f32")
                 losses = np.append(losses, np.full(steps - losses.size, np.nan, np.float32))
             write_whole(self.path / "losses.f32", losses.tobytes())
-            (self.path / "stopped.json").unlink(missing_ok=True)
+            for ending in ("stopped.json", "result.json"):
+                (self.path / ending).unlink(missing_ok=True)
             self._events = Events(self.path / "tensorboard")
             for record, part in zip(history, np.array_split(losses, max(1, len(history))), strict=False):
                 self._events.add(record, part, steps // len(history) * record.epoch)
@@ -266,7 +267,7 @@ class RunFolder:
 
     def stopped(self, kind: str, message: str) -> None:
         """Keeps why the run ended before its end; not where nothing can be kept any more."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(RunError), self._writing():
             write_json(self.path / "stopped.json", {"kind": kind, "message": message})
 
     def finish(self, result: Result) -> None:

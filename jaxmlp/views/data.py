@@ -55,12 +55,14 @@ def examples_figure(dataset: Dataset) -> Figure | None:
     axes = figure.subplots()
     axes.imshow(_mosaic(dataset, rows), interpolation="nearest")
     pitch = shape[0] + _gap(shape)
-    axes.set_yticks([pitch * row + shape[0] / 2 for row in range(len(labels))], labels)
+    axes.set_yticks([pitch * row + shape[0] / 2 for row in range(len(labels))], labels, parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     shown = f", {len(labels)} of {dataset.classes} classes" if labels and len(labels) != dataset.classes else ""
-    axes.set_title(f"{dataset.name}: the first of {dataset.train.size:,} training images{shown}", fontsize=10)
+    axes.set_title(
+        f"{dataset.name}: the first of {dataset.train.size:,} training images{shown}", fontsize=10, parse_math=False
+    )
     return figure
 
 

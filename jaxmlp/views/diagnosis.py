@@ -21,7 +21,7 @@ PICTURES = 10
 
 
 def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
-    """One page: what stands out, a panel for everything that was recorded, and the likeliest mislabelled examples."""
+    """One page: what stands out, the costs, the PANELS of what was recorded, and the likeliest mislabelled examples."""
     panels = [panel for panel in PANELS if any(name in figures.recordings[0] for name in panel[0])]
     columns = 3
     binned = "gradient_histogram" in figures.recordings[0]
@@ -36,7 +36,7 @@ def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
     heights = [top, 2.9 * rows, *[1.9] * bool(pictured.size)]
     parts: np.ndarray = np.asarray(page.subfigures(len(heights), 1, height_ratios=heights))
     text, plots, *strip = parts
-    text.text(0.01, 0.93, title, va="top", size=14, weight="bold")
+    text.text(0.01, 0.93, title, va="top", size=14, weight="bold", parse_math=False)
     text.text(0.01, 1 - 0.5 / top, said, va="top", size=11, linespacing=1.35)
     axes = plots.subplots(rows, columns, squeeze=False).ravel()
     curves(axes[0], figures)

@@ -55,7 +55,7 @@ class Progress:
     """A context manager whose instance is called with each epoch's record: the `report` of `jaxmlp.fit`."""
 
     def __init__(self, epochs: int, console: Console) -> None:
-        self.epochs, self.console, self.epoch = epochs, console, 0
+        self.epochs, self.console = epochs, console
         self.live = console.is_terminal and not console.is_dumb_terminal
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         if console.width >= 110:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from jaxmlp.data import cache
 from jaxmlp.data.cache import Note, default_config, file_of, home, keep, keep_default, kept, read, read_note
+from jaxmlp.data.listing import available
 from jaxmlp.errors import DataError
 
 NOTE = Note(train=2, test=1, shape=(3, 2), classes=2, names=("a", "b"), stamp=(1, 2))
@@ -100,3 +102,20 @@ def test_the_cache_is_where_the_desktop_says_or_in_the_home_folder(
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert home() == place / "me" / ".cache" / "jaxmlp" / "tfds"
+
+
+def test_what_a_killed_process_left_is_taken_away_an_hour_later() -> None:
+    path = file_of("a", "1.0.0")
+    path.parent.mkdir(parents=True)
+    old, new = path.with_name("old.part"), path.with_name("new.part")
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (0, 0))
+    keep(path, NOTE, ARRAYS)
+    assert sorted(path.parent.iterdir()) == [path, new]
+
+
+def test_a_home_folder_that_is_not_there_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nobody-of-that-name/data")
+    with pytest.raises(DataError, match="~nobody-of-that-name/data: no such home folder"):
+        available()

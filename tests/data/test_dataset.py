@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -90,3 +92,13 @@ def test_words_for_labels_and_numbers_that_are_none_are_told_what_to_be() -> Non
         Dataset.from_arrays(x, ["cat", "dog"], x, ["cat", "dog"])
     with pytest.raises(DataError, match="labels from 0 to 1; targets of a floating type, such as float32, "):
         Dataset.from_arrays(x, [25, 346], x, [25, 346], classes=2)
+
+
+def test_rows_of_different_lengths_are_no_examples() -> None:
+    rows: Any = [[1.0], [1.0, 2.0]]
+    with pytest.raises(
+        DataError, match=r"arrays, training set: inputs are no array \(.*expected examples of one shape"
+    ):
+        Dataset.from_arrays(rows, [0, 1], rows, [0, 1])
+    with pytest.raises(DataError, match=r"arrays, test set: targets are no array"):
+        Dataset.from_arrays([[1.0]], [0], [[1.0]], rows)

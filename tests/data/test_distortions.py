@@ -198,6 +198,7 @@ def test_a_distorted_image_lies_between_black_and_its_brightest_pixel(seed: int)
         ({"alpha": math.inf}, "distort.alpha is inf"),
         ({"scaling": 1.0}, "distort.scaling is 1.0: expected a finite number, 0 or more, below 1"),
         ({"sigma": 0}, "distort.sigma is 0: expected a finite number, above 0"),
+        ({"sigma": 1e9}, "distort.sigma is 1000000000.0: expected a finite number, above 0, up to 1000"),
         ({"shear": "1"}, "distort.shear is '1'"),
         ({"shift": True}, "distort.shift is True"),
     ],

@@ -103,3 +103,14 @@ def test_a_file_cut_anywhere_or_changed_is_refused_or_whole(tmp_path: Path) -> N
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none.npz: no such file: expected an NPZ file with the arrays x_train"):
         load_npz(tmp_path / "none.npz", classes=3)
+
+
+def test_damage_that_is_met_before_the_checksum_is_a_data_error(tmp_path: Path) -> None:
+    path, x, y = tmp_path / "data.npz", np.zeros((99, 99)), np.arange(99) % 3
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    whole = path.read_bytes()
+    header_ends, flags = whole.index(b"}"), whole.index(b"PK\x01\x02") + 8
+    for place, value in ((header_ends, ord("|")), (flags, 1)):
+        path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="can't be read as an NPZ file"):
+            load_npz(path, None)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxmlp
-from jaxmlp import Data, Dataset, Experiment, Network, Train
+from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer, Train
 from jaxmlp.training import epoch
 from jaxmlp.training.compare import TURNS, compare
 
@@ -53,3 +53,21 @@ def test_the_times_are_as_many_after_few_epochs_and_leave_the_training_as_it_is(
 def test_it_transfers_nothing_implicitly(digits: Dataset) -> None:
     with jax.transfer_guard("disallow"):
         compare(EXPERIMENT, digits)
+
+
+def test_a_last_step_that_breaks_the_parameters_is_a_divergence(digits: Dataset) -> None:
+    broken = replace(EXPERIMENT, optimizer=Optimizer(learning_rate=3e38), train=Train(epochs=1, batch_size=163))
+    with pytest.raises(DivergedError, match="in epoch 1: parameters are not finite, or too large for their norms"):
+        compare(broken, replace(digits, train=digits.train._replace(inputs=1e3 * digits.train.inputs)))
+
+
+def test_steps_that_are_skipped_do_not_end_a_comparison(digits: Dataset) -> None:
+    inputs = digits.train.inputs.astype(np.float32) / np.float32(255)
+    inputs[::50] = 1e30
+    experiment = replace(
+        EXPERIMENT,
+        network=Network((20, 3), output="identity"),
+        optimizer=Optimizer(learning_rate=0.01, nonfinite="skip"),
+    )
+    pairs = compare(experiment, replace(digits, train=digits.train._replace(inputs=inputs))).epochs
+    assert np.isfinite([pair.train_loss for pair in pairs]).all()

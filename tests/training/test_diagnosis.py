@@ -7,7 +7,8 @@ import pytest
 
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Record, RunError, Train
-from jaxmlp.training.diagnosis import ADVISED, Figures, chance, findings, read_figures, unjudged
+from jaxmlp.training.config import Schedule
+from jaxmlp.training.diagnosis import ADVISED, Figures, chance, findings, rates, read_figures, unjudged
 
 pytestmark = pytest.mark.own_precision  # training is in float32
 
@@ -117,7 +118,7 @@ def test_rules_are_silent_about_what_was_not_recorded(quantity: str, small: Any,
 
 
 def test_a_run_that_recorded_nothing_is_refused_with_what_to_record(small: Any, digits: Dataset) -> None:
-    with pytest.raises(RunError, match="recorded nothing: expected one trained with --record.quantities loss noise_s"):
+    with pytest.raises(RunError, match="recorded nothing: expected one trained with --record.quantities noise_s"):
         read_figures(small(), digits)
 
 
@@ -216,3 +217,22 @@ def test_a_recording_of_another_kind_or_shape_is_named(small: Any, digits: Datas
 def test_what_was_not_recorded_is_said_to_be_unjudged(small: Any, digits: Dataset) -> None:
     folder = small("loss", "noise_scale", "gradient_norm", "update_ratio", "saturation", "dead_units")
     assert unjudged(read_figures(folder, digits)) == "not recorded, and so not judged by: example_losses"
+
+
+@pytest.mark.usefixtures("optax_promotes")
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (Optimizer("sgd", 0.5), [0.5, 0.25]),
+        (Optimizer("sgd", 0.5, (("momentum", 0.75), ("nesterov", 1.0))), [2.0, 1.0]),
+        (Optimizer("sgd", 0.5, clip_norm=1.0), None),
+        (Optimizer("adam", 0.5), None),
+    ],
+)
+def test_the_fall_that_is_promised_is_by_the_rate_of_the_schedule_and_the_momentum(
+    optimizer: Optimizer, expected: list[float] | None, small: Any, digits: Dataset
+) -> None:
+    figures = read_figures(small("noise_scale"), digits)
+    experiment = replace(figures.run.experiment, optimizer=optimizer, schedule=Schedule("step", factor=0.5, every=1.0))
+    found = rates(replace(figures, run=replace(figures.run, experiment=experiment)))
+    assert (found if found is None else found.tolist()) == expected

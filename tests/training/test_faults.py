@@ -6,13 +6,26 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 import jaxmlp
-from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer, OutOfMemoryError, RunError, Train
+from jaxmlp import (
+    Data,
+    Dataset,
+    DivergedError,
+    Experiment,
+    Network,
+    Optimizer,
+    OutOfMemoryError,
+    Privacy,
+    Record,
+    RunError,
+    Train,
+)
 from jaxmlp.data.dataset import split_indices
 from jaxmlp.network import masks
 from jaxmlp.training import fit as fitting
@@ -90,6 +103,19 @@ def test_a_fault_is_found_where_it_was_met_also_with_dropout(gradient: str, monk
     message = str(caught.value)
     assert f"training diverged in epoch {epoch}, at step {step} of 7: the losses are not finite; its" in message
     assert "the training examples " + " ".join(map(str, batch)) + "; a smaller optimizer.learning_rate" in message
+
+
+@pytest.mark.parametrize(
+    "kept", [{"record": Record(("loss",))}, {"privacy": Privacy(epsilon=8.0, delta=1e-3, clip=1e6)}]
+)
+def test_an_epoch_in_one_piece_that_ends_unsound_is_not_kept(kept: dict[str, Any], tmp_path: Path) -> None:
+    optimizer, train = Optimizer(learning_rate=3e38), Train(epochs=1, batch_size=60)
+    experiment = replace(EXPERIMENT, data=Data(validation=0), optimizer=optimizer, train=train, **kept)
+    with pytest.raises(
+        DivergedError, match="in epoch 1: a parameter, or what the optimizer keeps of it, is not finite"
+    ):
+        jaxmlp.fit(experiment, dataset({3: 1e15}), workdir=tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_what_goes_bad_first_is_named_in_the_order_of_computation() -> None:

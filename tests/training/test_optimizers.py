@@ -2,6 +2,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import jax
@@ -247,6 +248,12 @@ def test_a_schedule_that_is_all_warmup_or_shorter_than_a_step_is_one_all_the_sam
     assert at(Schedule("step", factor=0.5, every=0.01), 3) == pytest.approx(0.5 / 8)
 
 
+@pytest.mark.parametrize(("warmup", "epochs"), [(0.6, 1), (2.6, 3)])
+def test_a_warmup_of_fewer_epochs_ends_before_the_last_update(warmup: float, epochs: int) -> None:
+    of = rate(Optimizer(learning_rate=0.5), Schedule(warmup=warmup), 1, epochs)
+    assert float(of(epochs - 1)) == 0.5
+
+
 SCHEDULES = [Schedule(), Schedule(warmup=1.0), *(Schedule(name) for name in ("cosine", "exponential", "step"))]
 
 
@@ -301,7 +308,10 @@ def test_a_gradient_is_clipped_to_the_norm_over_all_layers(most: float) -> None:
 
 
 @pytest.mark.usefixtures("optax_promotes")
-@pytest.mark.parametrize("name", ["sgd", "adamw", "adam", "rmsprop", "lion"])
+@pytest.mark.parametrize(
+    "name",
+    ["sgd", "adam", "rmsprop", *(name for name in known() if "weight_decay" in signature(known()[name]).parameters)],
+)
 def test_kernels_decay_by_the_learning_rate_and_biases_do_not(name: str) -> None:
     still = jax.tree.map(jnp.zeros_like, PARAMS)
     optimizer = make(Optimizer(name, 0.5, weight_decay=0.1), Schedule(warmup=2.0), steps=1, epochs=4)

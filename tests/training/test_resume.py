@@ -33,7 +33,7 @@ from jaxmlp.data.distortions import Distort
 from jaxmlp.training import fit as fitting
 from jaxmlp.training.checkpoints import kept
 from jaxmlp.training.config import Schedule
-from jaxmlp.training.run import read_losses
+from jaxmlp.training.run import RunFolder, read_losses
 
 pytestmark = pytest.mark.own_precision  # training is in float32
 EXPERIMENT = Experiment(
@@ -197,14 +197,22 @@ def test_a_finished_run_without_its_last_checkpoint_is_trained_to_its_end_again(
     digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "whole")
+    ended: list[bool] = []
     for damage in (shutil.rmtree, lambda path: (path / "place.json").write_text("{}")):
         shutil.copytree(tmp_path / "whole", tmp_path / "run")
         damage(kept(tmp_path / "run" / "checkpoints")[-1])
         jaxmlp.load(tmp_path / "run")
         assert "its last checkpoint is gone; --resume trains it again" in caplog.text
-        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", resume=True)
+        jaxmlp.fit(
+            EXPERIMENT,
+            digits,
+            workdir=tmp_path / "run",
+            resume=True,
+            report=lambda record: ended.append((tmp_path / "run" / "result.json").exists()),
+        )
         assert_the_same(tmp_path / "whole", tmp_path / "run")
         shutil.rmtree(tmp_path / "run")
+    assert not any(ended)
 
 
 def test_losses_that_are_lost_are_said_and_keep_their_places(
@@ -234,6 +242,16 @@ def test_who_lost_the_folder_writes_nothing_into_what_came_in_its_place(digits: 
         jaxmlp.fit(EXPERIMENT, digits, workdir=run, report=take_away)
     jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "whole")
     assert_the_same(tmp_path / "whole", run)
+
+
+def test_who_lost_the_folder_does_not_say_there_why_it_stopped(digits: Dataset, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    folder = RunFolder.open(run, EXPERIMENT, digits, None, resume=False)
+    run.rename(tmp_path / "gone")
+    run.mkdir()
+    folder.stopped("diverged", "in epoch 1")
+    folder.close()
+    assert not [*run.iterdir()]
 
 
 # what follows runs in processes of its own: imported once, forked before JAX has started anything

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -70,3 +73,10 @@ def test_images_of_one_level_are_drawn_too() -> None:
 @pytest.mark.parametrize("shape", [(9,), (3, 3, 2), (2, 2, 3, 3), (1, 9)])
 def test_what_is_no_image_is_not_drawn(shape: tuple[int, ...]) -> None:
     assert examples_figure(images(shape, np.arange(3))) is None
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    made = images((4, 6), np.arange(2), ("$\\a$", "b"))
+    figure = examples_figure(replace(made, name="$\\foo$"))
+    assert figure is not None
+    figure.savefig(tmp_path / "page.png")
