@@ -9,7 +9,6 @@ import io
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -540,15 +539,18 @@ def run_data(sources: Sequence[str], png: Path | None) -> int:
         folders = f"TFDS: {standard_folder()}\nthe cache: {home()}"
         console.print(folders, soft_wrap=True, highlight=False, markup=False)
         return 0
-    names: Counter[str] = Counter()
+    drawn: set[str] = set()
     for source in sources:
         entry, dataset = loaded(source)
         console.print(data_table([entry]))
         if dataset.names:
             console.print(f"classes: {', '.join(dataset.names)}", soft_wrap=True, highlight=False, markup=False)
-        name = short_name(source)
-        names[name] += 1
-        draw_examples(dataset, png, name if names[name] == 1 else f"{name}-{names[name]}", console)
+        name, n = short_name(source), 1
+        while name in drawn:
+            n += 1
+            name = f"{short_name(source)}-{n}"
+        drawn.add(name)
+        draw_examples(dataset, png, name, console)
     return 0
 
 

@@ -339,7 +339,9 @@ def wanted(targets: Num[Array, "..."], a: Float[Array, "B n_L"]) -> Float[Array,
         raise NetworkError(f"targets have shape {targets.shape}: expected labels, ({B},), or outputs, ({B}, {n_L})")
     if targets.ndim == 2:
         return targets.astype(a.dtype)
-    return targets.astype(a.dtype)[:, None] if n_L == 1 else jax.nn.one_hot(jnp.int32(targets), n_L, dtype=a.dtype)
+    if jnp.issubdtype(targets.dtype, jnp.integer) and targets.dtype.itemsize < 4:
+        targets = targets.astype(jnp.int32)  # in 8 bits, labels would come round again from 256 outputs on
+    return targets.astype(a.dtype)[:, None] if n_L == 1 else jax.nn.one_hot(targets, n_L, dtype=a.dtype)
 
 
 def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:

@@ -132,8 +132,9 @@ def keep(path: Path, note: Note, arrays: list[Numbers]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob("*.part"):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
+            with contextlib.suppress(OSError):  # another process may take it away, too
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink()
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             part = Path(file.name)
             np.savez(file, allow_pickle=False, note=content, **dict(zip(NAMES, arrays, strict=True)))

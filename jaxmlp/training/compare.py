@@ -89,9 +89,9 @@ def drift_of_epoch(
 
 
 def distance(p: Float[Array, "*shape"], q: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """|p - q| / |q|, and 0 where both are 0, as biases are at the start."""
+    """|p - q| / |q|; 1 where q alone is 0, and 0 where both are, as biases are at the start."""
     apart, size = jnp.linalg.norm((p - q).ravel()), jnp.linalg.norm(q.ravel())
-    return jnp.where(apart == 0, 0, apart / size)
+    return jnp.where(apart == 0, 0, apart / jnp.where(size == 0, apart, size))
 
 
 TURNS, STEPS = 15, 200

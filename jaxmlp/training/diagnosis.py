@@ -4,7 +4,6 @@ docs/diagnosis.md gives the reasons for the thresholds.
 """
 
 import math
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -108,7 +107,7 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
                     raise ValueError(f"{name} is {values.dtype} of shape {values.shape}: expected floats, {expected}")
         except FileNotFoundError as error:
             raise RunError(f"{file}: no such file: expected what epoch {line.epoch} recorded") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # of whatever kind zipfile, and NumPy with a damaged header raise
             raise RunError(f"{file}: can't be read as what epoch {line.epoch} recorded: {error}") from error
     if dataset is None:
         dataset = load_for(run.experiment)
@@ -227,11 +226,12 @@ def rates(figures: Figures) -> Float[np.ndarray, " epochs"] | None:
     """How far a gradient is gone along in the end, times its length: of each epoch, by the schedule in its middle.
 
     Of sgd the learning rate; with a momentum m, by which each gradient is gone along again and again, 1 / (1 - m) of
-    it. None for other optimizers, and where gradients are clipped.
+    it. None for other optimizers, and where gradients are clipped or weights limited.
     """
     experiment = figures.run.experiment
     optimizer, momentum = experiment.optimizer, dict(experiment.optimizer.parameters).get("momentum", 0.0)
-    if optimizer.name != "sgd" or optimizer.clip_norm is not None or not 0 <= momentum < 1:
+    limits = (optimizer.clip_norm, optimizer.max_norm)
+    if optimizer.name != "sgd" or limits != (None, None) or not 0 <= momentum < 1:
         return None
     scheduled = rate(optimizer, experiment.schedule, figures.steps, experiment.train.epochs)
     middles = (np.arange(len(figures.run.history)) + 0.5) * figures.steps

@@ -45,8 +45,9 @@ ELEMENTWISE = (
 )
 """Those that treat every number alone, so that they may be given matrices transposed."""
 DECOUPLED = ("acprop", "adamaxw", "adamw", "adan", "ademamix", "galore", "lion", "muon", "simplified_ademamix")
-"""Those whose own weight decay is as `decay` has it, and leaves biases alone; others' goes through what they make of a
-gradient, or takes the biases, too."""
+"""Those whose own weight decay is as `decay` has it, and leaves biases alone."""
+OTHERWISE = ("dadapt_adamw", "madgrad", "prodigy")
+"""Those whose steps are not of the learning rate's size, or go from where they began: weight decay is as they have it."""
 OWN_MASK = ("mask", "weight_decay_mask")
 
 
@@ -97,7 +98,7 @@ def refuse_unknown(optimizer: "Optimizer") -> None:
     numbers = numbers_of(optimizer.name)
     for name, _ in optimizer.parameters:
         if name not in numbers:
-            hint = "; its weight decay is optimizer.weight_decay" if name == "weight_decay" else ""
+            hint = "; weight decay is optimizer.weight_decay" if name == "weight_decay" else ""
             some = ", ".join(f"{key} ({value})" for key, value in numbers.items()) or "none: it has no others"
             raise ExperimentError(f"optimizer.parameters has {name!r}: expected {optimizer.name}'s: {some}{hint}")
 
@@ -161,7 +162,7 @@ def make(
     own = inspect.signature(maker).parameters
     settings: dict[str, Any] = {name: natural(own[name], value) for name, value in optimizer.parameters}
     settings |= {name: kernels for name in OWN_MASK if name in own}
-    decays = optimizer.name in DECOUPLED
+    decays = optimizer.name in (*DECOUPLED, *OTHERWISE)
     if "weight_decay" in own and optimizer.weight_decay is not None:
         settings["weight_decay"] = optimizer.weight_decay if decays else 0.0
     try:

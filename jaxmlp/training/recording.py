@@ -43,7 +43,7 @@ def record_epoch(
     Gradients are those of the examples' costs, with the dropout of the step; the weights' penalty is no part of them.
     """
     count, steps = examples.inputs.shape[0], order.shape[0]
-    flipped_start, network = flip(start), recipe.network
+    flipped_start, network, every = flip(start), recipe.network, min(record.every, steps)
     apart: Any = None  # takes apart what a step records: a function of its shapes, known once the loop is traced
 
     def step(state: TrainState, at: tuple[Array, Array, Array, Array]) -> tuple[TrainState, tuple[Array, Array]]:
@@ -62,14 +62,14 @@ def record_epoch(
             joined, apart = ravel_pytree(measure(known, record.quantities))
             return joined
 
-        found = recorded() if record.every == 1 else jax.lax.cond(due, recorded, partial(blank, recorded))
+        found = recorded() if every == 1 else jax.lax.cond(due, recorded, partial(blank, recorded))
         cost = weighted_mean(trace.losses, trace.weights)
         return after, (cost * jnp.sum(weights), found)
 
-    due = jnp.arange(steps) % min(record.every, steps) == 0  # lest it be a number beyond int32
+    due = jnp.arange(steps) % every == 0
     numbers = part.number + jnp.arange(steps, dtype=jnp.uint32)
     state, (costs, found) = jax.lax.scan(step, flip(state), (order, fill_weights(count, order.shape), due, numbers))
-    kept: dict[str, Array] = jax.vmap(apart)(found[:: record.every])
+    kept: dict[str, Array] = jax.vmap(apart)(found[::every])
     return flip(state), jnp.sum(costs) / count, kept
 
 

@@ -138,12 +138,11 @@ def import_ahead() -> None:
     A process that ends sooner, with an error, waits for it.
     """
 
-    def slow_ones() -> None:
+    def slow_one() -> None:
         with contextlib.suppress(Exception):  # an interpreter that ends; other reasons come again with the need
-            for name in ("orbax.checkpoint", "jaxmlp.training.events"):
-                import_module(name)
+            import_module("orbax.checkpoint")
 
-    Thread(target=slow_ones).start()  # no daemon: the interpreter is not to end under an import
+    Thread(target=slow_one).start()  # no daemon: the interpreter is not to end under an import
 
 
 class RunFolder:

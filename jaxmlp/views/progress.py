@@ -69,7 +69,6 @@ class Progress:
         return self
 
     def __call__(self, record: EpochRecord) -> None:
-        self.epoch = record.epoch
         line = describe(record, self.epochs)
         if self.live:
             self.bar.update(self.task, completed=record.epoch, description=line)

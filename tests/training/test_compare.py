@@ -1,13 +1,14 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxmlp
 from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer, Train
 from jaxmlp.training import epoch
-from jaxmlp.training.compare import TURNS, compare
+from jaxmlp.training.compare import TURNS, compare, distance
 
 EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16, seed=5))
 
@@ -71,3 +72,8 @@ def test_steps_that_are_skipped_do_not_end_a_comparison(digits: Dataset) -> None
     )
     pairs = compare(experiment, replace(digits, train=digits.train._replace(inputs=inputs))).epochs
     assert np.isfinite([pair.train_loss for pair in pairs]).all()
+
+
+def test_what_lies_apart_from_nothing_lies_apart_as_far_as_it_is_long() -> None:
+    zero, one = jnp.zeros(2), jnp.ones(2)
+    assert [float(distance(p, q)) for p, q in ((zero, zero), (one, zero), (zero, one))] == [0, 1, 1]

@@ -124,7 +124,9 @@ def test_a_run_that_recorded_nothing_is_refused_with_what_to_record(small: Any, 
 
 def test_missing_and_damaged_recordings_are_named(small: Any, digits: Dataset) -> None:
     file = small("loss", "example_norms") / "recorded" / "2.npz"
-    for content in (b"", file.read_bytes()[:100]):
+    whole = file.read_bytes()
+    flags = whole.index(b"PK\x01\x02") + 8  # that it is encrypted
+    for content in (b"", whole[:100], whole[:flags] + b"\1" + whole[flags + 1 :]):
         file.write_bytes(content)
         with pytest.raises(RunError, match=r"2.npz: can't be read as what epoch 2 recorded"):
             read_figures(file.parents[1], digits)
