@@ -68,8 +68,8 @@ class Optimizer:
     """The optimizer's others, by optax's names, such as momentum 0.9 nesterov 1; its own defaults by default."""
 
     weight_decay: float | None = None
-    """Decoupled: kernels, not biases, lose this times the learning rate a step, but dadapt_adamw, madgrad and prodigy have
-    ways of their own; by default the optimizer's own."""
+    """Decoupled: kernels, not biases, lose this times the learning rate a step; but dadapt_adamw, madgrad and prodigy
+    have ways of their own. By default the optimizer's own."""
 
     clip_norm: float | None = None
     """A gradient whose norm, over all layers, is larger is scaled down to it; by default none is."""

@@ -47,7 +47,7 @@ ELEMENTWISE = (
 DECOUPLED = ("acprop", "adamaxw", "adamw", "adan", "ademamix", "galore", "lion", "muon", "simplified_ademamix")
 """Those whose own weight decay is as `decay` has it, and leaves biases alone."""
 OTHERWISE = ("dadapt_adamw", "madgrad", "prodigy")
-"""Those whose steps are not of the learning rate's size, or go from where they began: weight decay is as they have it."""
+"""Those whose steps are not of the learning rate's size, or go from where they began: theirs is as they have it."""
 OWN_MASK = ("mask", "weight_decay_mask")
 
 
