@@ -191,7 +191,7 @@ def test_parameters_go_by_optaxs_names(name: str, parameters: dict, same: optax.
         ({"name": "sign_sgd", "parameters": (("b1", 0.9),)}, "expected sign_sgd's: none: it has no others"),
         (
             {"name": "adamw", "parameters": (("weight_decay", 0.1),)},
-            "has 'weight_decay': expected adamw's: .*; its weight decay is optimizer.weight_decay",
+            "has 'weight_decay': expected adamw's: .*; weight decay is optimizer.weight_decay",
         ),
         ({"parameters": (("momentum", 0.9), ("momentum", 0.8))}, "expected each name once, and finite numbers"),
         ({"parameters": (("momentum", math.nan),)}, "expected each name once, and finite numbers"),
