@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from jaxmlp.devices import on_cpu
 
-WIDE, SHORT = 2048, 128
+WIDE, BRIEF, SHORT = 2048, 64, 128
 """Units of a layer from which on, and examples of a batch up to which, (W D^T)^T takes less time than D W^T.
 
 In batches of fewer than SHORT, A^T in memory saves such a layer more than it takes; from SHORT on, `lengthened` may."""
@@ -136,14 +136,14 @@ def sent_back(
     """D W^T; turned as (W D^T)^T, and so for a CPU where the layer is wide and the batch is small.
 
     XLA then reads W along its rows and the little D^T from memory of its own: 0.80 to 0.99 of a step's time for
-    784-2048-2048-10 in batches of 10 to 128.
+    784-2048-2048-10 in batches of 10 to 64.
     """
     D, W = jnp.asarray(D), jnp.asarray(W)
     if turned:
         return in_memory(in_memory(W) @ D.T).T
     if not for_cpu(D.shape):
         return D @ W.T
-    if min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= SHORT:
+    if min(W.shape) >= WIDE and not is_long(W.shape) and D.shape[0] <= BRIEF:
         return in_memory(W @ in_memory(D.T)).T
     return D @ transposed(W, SMALL)
 

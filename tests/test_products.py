@@ -11,6 +11,7 @@ from programs import in_memory
 
 from jaxmlp.products import (
     ALIASED,
+    BRIEF,
     CROWD,
     FEW,
     INPUTS,
@@ -44,7 +45,7 @@ def program(product: object, *shapes: tuple[int, int]) -> str:
     return str(jax.jit(lambda *matrices: product(*matrices)).lower(*given).as_text())
 
 
-@pytest.mark.parametrize("B", [1, 7, SHORT, SHORT + 1])
+@pytest.mark.parametrize("B", [1, 7, BRIEF, BRIEF + 1])
 @pytest.mark.parametrize("n_in", [3, WIDE])
 def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
     D, W = matrices((B, WIDE), (n_in, WIDE))

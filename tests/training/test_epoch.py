@@ -16,7 +16,7 @@ import jaxmlp
 from jaxmlp import Batch, Dataset, Network
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort
-from jaxmlp.products import ALIASED, LONG, SHORT, WIDE, turns
+from jaxmlp.products import ALIASED, BRIEF, LONG, SHORT, WIDE, turns
 from jaxmlp.training.batches import in_order, order_of
 from jaxmlp.training.epoch import (
     Part,
@@ -331,11 +331,11 @@ def test_small_batches_are_transposed_in_memory_where_the_layer_is_wide(units: i
 
 
 @pytest.mark.parametrize("ends", [(WIDE, WIDE), (WIDE - 1, WIDE), (LONG * WIDE, WIDE)])
-@pytest.mark.parametrize("batch", [2, SHORT, SHORT + 1])
+@pytest.mark.parametrize("batch", [2, BRIEF, BRIEF + 1])
 def test_a_wide_kernel_is_read_along_its_rows_where_the_batch_is_small(ends: tuple[int, int], batch: int) -> None:
     program = lowered_epoch((5, *ends, 3), "manual", batch=batch).as_text()
     products = re.findall(r"stablehlo\.dot_general .*-> tensor<(\w+)xf32>", program)
-    assert (f"{ends[0]}x{batch}" in products) == (ends == (WIDE, WIDE) and batch <= SHORT)
+    assert (f"{ends[0]}x{batch}" in products) == (ends == (WIDE, WIDE) and batch <= BRIEF)
 
 
 @pytest.mark.parametrize(
