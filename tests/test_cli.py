@@ -490,7 +490,7 @@ def test_diagnosis_of_a_run_that_recorded_nothing_says_what_to_record(place: Pat
     end = jaxmlp_command(place, "diagnose", "runs/a")
     assert (end.returncode, end.stdout) == (2, "")
     assert re.fullmatch(
-        r"jaxmlp: runs/a: the run recorded nothing: expected .*--record.quantities loss .*\n", end.stderr
+        r"jaxmlp: runs/a: the run recorded nothing: expected .*--record.quantities noise_scale .*\n", end.stderr
     )
 
 
