@@ -59,7 +59,7 @@ def test_it_transfers_nothing_implicitly(digits: Dataset) -> None:
 def test_a_last_step_that_breaks_the_parameters_is_a_divergence(digits: Dataset) -> None:
     broken = replace(EXPERIMENT, optimizer=Optimizer(learning_rate=3e38), train=Train(epochs=1, batch_size=163))
     with pytest.raises(DivergedError, match="in epoch 1: parameters are not finite, or too large for their norms"):
-        compare(broken, replace(digits, train=digits.train._replace(inputs=1e3 * digits.train.inputs)))
+        compare(broken, replace(digits, train=digits.train._replace(inputs=np.float32(1e3) * digits.train.inputs)))
 
 
 def test_steps_that_are_skipped_do_not_end_a_comparison(digits: Dataset) -> None:
