@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import gc
 import io
+import itertools
 import os
 import re
 import sys
@@ -545,10 +546,7 @@ def run_data(sources: Sequence[str], png: Path | None) -> int:
         console.print(data_table([entry]))
         if dataset.names:
             console.print(f"classes: {', '.join(dataset.names)}", soft_wrap=True, highlight=False, markup=False)
-        name, n = short_name(source), 1
-        while name in drawn:
-            n += 1
-            name = f"{short_name(source)}-{n}"
+        name = next(name for name in numbered(short_name(source)) if name not in drawn)
         drawn.add(name)
         draw_examples(dataset, png, name, console)
     return 0
@@ -583,20 +581,24 @@ def run_devices() -> int:
     return 0
 
 
+def numbered(name: str) -> Iterator[str]:
+    """The name, then name-2, name-3, ..."""
+    yield name
+    yield from (f"{name}-{n}" for n in itertools.count(2))
+
+
 def claimed(folder: Path) -> Path:
     """`folder`, or the first of folder-2, folder-3, ... that doesn't exist: it is made, so that no other takes it."""
     from jaxmlp.training.run import writing
 
-    candidate, n = folder, 1
+    candidates = map(folder.with_name, numbered(folder.name))
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            try:
+            candidate = next(candidates)
+            with contextlib.suppress(FileExistsError):
                 candidate.mkdir()
                 return candidate
-            except FileExistsError:
-                n += 1
-                candidate = folder.with_name(f"{folder.name}-{n}")
 
 
 @contextlib.contextmanager

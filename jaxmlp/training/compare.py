@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmlp.data.dataset import Dataset, Examples, on_device
-from jaxmlp.errors import DivergedError, ExperimentError
+from jaxmlp.errors import ExperimentError
 from jaxmlp.training.batches import converted, fill_weights, in_order, order_of
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import (
@@ -30,7 +30,7 @@ from jaxmlp.training.epoch import (
     sound_mean,
     train_epoch,
 )
-from jaxmlp.training.fit import divided, ignore, refuse_divergence
+from jaxmlp.training.fit import diverged, divided, ignore, refuse_divergence
 from jaxmlp.training.program import Program
 
 
@@ -143,6 +143,7 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
     examples, validation = on_device(dataset.train), portions(held_out)
     states = {"manual": initial_state(experiment), "auto": initial_state(experiment)}
 
+    mean = sound_mean if experiment.optimizer.nonfinite == "skip" else mean_loss
     pairs, drifts = [], []
     for epoch in range(1, train.epochs + 1):
         order = order_of(train.seed, epoch, count, min(train.batch_size, count))
@@ -150,7 +151,6 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
         part = Part.of(0, len(order), train.seed, len(order) * (epoch - 1), count)
         drift = drift_of_epoch(**states, batches=batches, part=part, recipe=recipe)
         drifts.append(jax.device_get(drift))
-        mean = sound_mean if experiment.optimizer.nonfinite == "skip" else mean_loss
         losses, accuracies = [], []
         for gradient in ("manual", "auto"):
             states[gradient], found, _ = train_epoch(
@@ -166,10 +166,8 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
             accuracies.append(evaluate(params, validation, network=network)[1] if validation else None)
         refuse_divergence(experiment, epoch, manual=losses[0], automatic=losses[1])
         if not np.isfinite(drifts[-1]).all():
-            raise DivergedError(
-                f"training diverged in epoch {epoch}: parameters are not finite, or too large for their norms to be; a "
-                f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
-            )
+            what = "parameters are not finite, or too large for their norms to be"
+            raise diverged(experiment, f"epoch {epoch}", what)
         pairs.append(
             Pair(
                 epoch=epoch,

@@ -183,24 +183,27 @@ def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
         )
 
 
+def diverged(experiment: Experiment, where: str, what: str) -> DivergedError:
+    """What to say of training that has come to something that is not finite, and to do about it."""
+    return DivergedError(
+        f"training diverged in {where}: {what}; a smaller optimizer.learning_rate than "
+        f"{experiment.optimizer.learning_rate:g} may help"
+    )
+
+
 def refuse_divergence(experiment: Experiment, epoch: int, **losses: float | None) -> None:
     """Raises a DivergedError where a loss is not finite."""
     if all(loss is None or math.isfinite(loss) for loss in losses.values()):
         return
     found = ", ".join(f"the {which} loss is {loss:.6g}" for which, loss in losses.items() if loss is not None)
-    rate = experiment.optimizer.learning_rate
-    raise DivergedError(
-        f"training diverged in epoch {epoch}: {found}; a smaller optimizer.learning_rate than {rate:g} may help"
-    )
+    raise diverged(experiment, f"epoch {epoch}", found)
 
 
 def refuse_unsound(experiment: Experiment, epoch: int, state: TrainState) -> None:
     """Raises a DivergedError where a number of the state is not finite."""
     if not all(np.isfinite(leaf).all() for leaf in jax.device_get(jax.tree.leaves(state))):
-        raise DivergedError(
-            f"training diverged in epoch {epoch}: a parameter, or what the optimizer keeps of it, is not finite; a "
-            f"smaller optimizer.learning_rate than {experiment.optimizer.learning_rate:g} may help"
-        )
+        what = "a parameter, or what the optimizer keeps of it, is not finite"
+        raise diverged(experiment, f"epoch {epoch}", what)
 
 
 def ignore(progress: object) -> None:
@@ -546,8 +549,8 @@ class Training:
         batch, dropping = prepared(batch, key, self.recipe)
         what = first_fault(state.params, batch, after.state.params, self.experiment, dropping)
         named = " ".join(map(str, self.indices[met[:NAMED]])) + f" and {met.size - NAMED:,} more" * (met.size > NAMED)
-        return DivergedError(
-            f"training diverged in epoch {epoch}, at step {step + 1} of {self.steps}: {what} not finite; its batch has "
-            f"the training examples {named}; a smaller optimizer.learning_rate than "
-            f"{self.experiment.optimizer.learning_rate:g} may help"
+        return diverged(
+            self.experiment,
+            f"epoch {epoch}, at step {step + 1} of {self.steps}",
+            f"{what} not finite; its batch has the training examples {named}",
         )
