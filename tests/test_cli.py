@@ -1,6 +1,7 @@
 """The command as a person meets it: in a process of its own."""
 
 import json
+import multiprocessing
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_at
 
 import jaxmlp
 
@@ -64,6 +66,16 @@ def place(idx_folder: Callable[..., Path]) -> Path:
 
 def jaxmlp_command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], cwd=place, capture_output=True, text=True, check=False, timeout=60)
+
+
+def forked_command(place: Path, *arguments: str) -> tuple[int | None, str]:
+    """The exit status and the errors of a command in a process of its own, forked where all has been imported."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["jaxmlp.training.fit", "jaxmlp.training.sweeps", "orbax.checkpoint", "tyro"])
+    process = server.Process(target=run_at, args=(place, arguments))
+    process.start()
+    process.join(60)
+    return process.exitcode, (place / "stderr").read_text()
 
 
 def test_training_prints_lines_and_a_table_and_leaves_a_run(place: Path) -> None:
@@ -292,11 +304,11 @@ def test_what_a_person_can_get_wrong_is_one_clear_line(arguments: list[str], mes
     (place / "used").mkdir()
     (place / "used" / "config.json").write_text("{}")
     (place / "used" / "result.json").write_text("{}")
-    end = jaxmlp_command(place, *arguments)
-    assert end.returncode == 2
-    assert end.stderr.count("\n") == 1, end.stderr
-    assert message in end.stderr
-    assert end.stderr.startswith("jaxmlp")
+    status, errors = forked_command(place, *arguments)
+    assert status == 2
+    assert errors.count("\n") == 1, errors
+    assert message in errors
+    assert errors.startswith("jaxmlp")
     assert not (place / "runs").exists()
 
 
