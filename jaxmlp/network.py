@@ -125,9 +125,9 @@ class Batch(NamedTuple):
     """B labelled examples: a pytree.
 
     `inputs` has shape (B, n_0). `targets` are labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output:
-    0 or 1, the target itself), or the wanted outputs, shape (B, n_L); of several outputs, a label outside that range
-    wants each to be 0. `weights`, shape (B,), count each example that many times in every mean; a weight of 0 masks one
-    out, whose inputs and targets must be finite all the same.
+    0 or 1, the target itself), or the wanted outputs, shape (B, n_L). A label outside that range makes its example's
+    cost NaN, and so any mean that it is in. `weights`, shape (B,), count each example that many times in every mean; a
+    weight of 0 masks one out, whose inputs must be finite, and whose target must be one that can be, all the same.
     """
 
     inputs: Float[Array, "B n_0"]
@@ -329,19 +329,27 @@ def forward(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> 
 def wanted(targets: Num[Array, "..."], a: Float[Array, "B n_L"]) -> Float[Array, "B n_L"]:
     """The targets as wanted outputs y, in the shape and type of the outputs a.
 
-    A label is a row with a single 1 (of one output: itself).
+    A label is a row with a single 1 (of one output: itself); one that is no label from 0 to n_L - 1, a row of NaN.
 
     Raises:
-        NetworkError: where the shape is neither (B,) nor (B, n_L).
+        NetworkError: where the shape is neither (B,) nor (B, n_L), or labels of several outputs are no whole numbers.
     """
     B, n_L = a.shape
     if targets.shape not in ((B,), (B, n_L)):
         raise NetworkError(f"targets have shape {targets.shape}: expected labels, ({B},), or outputs, ({B}, {n_L})")
     if targets.ndim == 2:
         return targets.astype(a.dtype)
-    if jnp.issubdtype(targets.dtype, jnp.integer) and targets.dtype.itemsize < 4:
-        targets = targets.astype(jnp.int32)  # in 8 bits, labels would come round again from 256 outputs on
-    return targets.astype(a.dtype)[:, None] if n_L == 1 else jax.nn.one_hot(targets, n_L, dtype=a.dtype)
+    if n_L == 1:
+        return targets.astype(a.dtype)[:, None]
+    if jnp.issubdtype(targets.dtype, jnp.floating):
+        raise NetworkError(
+            f"targets are {targets.dtype} of shape ({B},), but there are {n_L} outputs: expected labels of a whole "
+            f"type, ({B},), or outputs, ({B}, {n_L})"
+        )
+    # in 8 bits, labels would come round again from 256 outputs on
+    labels = targets.astype(jnp.int32) if targets.dtype.itemsize < 4 else targets
+    known = (labels >= 0) & (labels < n_L)
+    return jnp.where(known[:, None], jax.nn.one_hot(labels, n_L, dtype=a.dtype), jnp.nan)
 
 
 def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, ""]:

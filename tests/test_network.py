@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxmlp
-from jaxmlp import Batch, Layer, Network, NetworkError
+from jaxmlp import Batch, GradientError, Layer, Network, NetworkError
 from jaxmlp.activations import ActivationName
 from jaxmlp.losses import LossName
 from jaxmlp.network import INITIALIZERS, masks, smoothed, wanted
@@ -281,6 +281,11 @@ X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0], np.int32)
         (Batch(X, LABELS[:, None]), (3, 4, 2), r"targets have shape \(4, 1\): expected labels, \(4,\), or outputs"),
         (Batch(X, LABELS[:1]), (3, 4, 2), r"targets have shape \(1,\)"),
         (Batch(X, np.ones((4, 3), np.float32)), (3, 4, 2), r"outputs, \(4, 2\)"),
+        (
+            Batch(X, LABELS.astype(np.float32)),
+            (3, 4, 2),
+            r"targets are float32 of shape \(4,\), but there are 2 outputs: expected labels of a whole type",
+        ),
         (Batch(X, LABELS, np.ones(1, np.float32)), (3, 4, 2), r"weights have shape \(1,\): expected \(4,\), one an"),
     ],
 )
@@ -295,6 +300,21 @@ def test_biases_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     params = (Layer(jnp.ones((3, 2), jnp.float32), jnp.ones(shape, jnp.float32)),)
     with pytest.raises(NetworkError, match=re.escape(f"biases have shapes ({shape},): expected those of 3-2")):
         jaxmlp.forward(params, jnp.asarray(X), Network((3, 2)))
+
+
+@pytest.mark.parametrize("label", [-1, 3, 10])
+@pytest.mark.parametrize(
+    ("output", "loss"), [("sigmoid", "squared_error"), ("tanh", "huber"), ("softmax", "cross_entropy")]
+)
+def test_a_label_that_there_is_no_output_for_is_never_passed_over(label: int, output: str, loss: str) -> None:
+    network = Network((2, 3), output=output, loss=loss)
+    params = jaxmlp.init(jax.random.key(0), network)
+    batch = Batch(jnp.ones((2, 2), jnp.float32), jnp.asarray([1, label]))
+    assert jnp.isnan(jaxmlp.loss(params, batch, network))
+    for gradient in (jaxmlp.backprop, jax.grad(jaxmlp.loss)):
+        assert jnp.isnan(gradient(params, batch, network)[0].bias).all()
+    with pytest.raises(GradientError, match="the loss is not finite"):
+        jaxmlp.check_gradients(jaxmlp.loss, jaxmlp.backprop, params, batch, network).raise_on_failure()
 
 
 def test_a_label_in_8_bits_is_one_of_more_than_256_outputs() -> None:

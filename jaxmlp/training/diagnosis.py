@@ -18,7 +18,7 @@ from jaxmlp.training.fit import load_for
 from jaxmlp.training.instruments import OF_EXAMPLES
 from jaxmlp.training.optimizers import rate
 from jaxmlp.training.recording import Recording, finite_mean
-from jaxmlp.training.run import Run, load
+from jaxmlp.training.run import Run, load, read
 
 ADVISED = "noise_scale gradient_norm update_ratio saturation dead_units example_losses"
 """What the rules need; docs/diagnosis.md has what it costs."""
@@ -86,15 +86,17 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
         RunError: where the folder holds no run, or one that recorded nothing.
         DataError: for data that can't be read.
     """
-    folder, run = Path(path), load(path)
-    record = run.experiment.record
+    folder, there = Path(path), read(path)
+    record = there.experiment.record
     if not record.quantities:
         raise RunError(
             f"{folder}: the run recorded nothing: expected one trained with --record.quantities {ADVISED}, or "
             "some of them"
         )
-    if not run.history:
-        raise RunError(f"{folder}: no epoch has ended yet: expected one or more")
+    if not there.history:
+        why = f" ({there.stopped['message']})" if there.stopped.get("message") else " yet"
+        raise RunError(f"{folder}: no epoch has ended{why}: expected one or more, of which is recorded")
+    run = load(path)
     recordings: list[Recording] = []
     for line in run.history:
         file = folder / "recorded" / f"{line.epoch}.npz"
@@ -252,16 +254,29 @@ def flat_from_the_start(figures: Figures) -> tuple[int, float] | None:
     return 1 + int(flat[0].argmax()), float(flat[0].max())
 
 
+BEHIND = 0.01
+"""Of the largest change of a layer in proportion: less is a layer left behind."""
+
+
 def slowest(ratios: Float[np.ndarray, " L"]) -> tuple[int, int] | None:
-    """The layers (1, 2, ...) that steps change least and most, where the first changes less than 1 % as much."""
+    """The layers (1, 2, ...) that steps change least and most, where the first is left behind."""
     slow, fast = int(ratios.argmin()), int(ratios.argmax())
-    return (slow + 1, fast + 1) if ratios[slow] < 0.01 * ratios[fast] else None
+    return (slow + 1, fast + 1) if ratios[slow] < BEHIND * ratios[fast] else None
 
 
-def starved_from_the_start(figures: Figures) -> bool:
-    """Whether the run's first step already left a layer behind."""
-    ratios = figures.per_step("update_ratio")
-    return ratios is not None and slowest(ratios[0]) is not None
+def left_behind(figures: Figures) -> tuple[int, int, Float[np.ndarray, " L"]] | None:
+    """Two layers as `slowest` has them of typical steps, and those steps' ratios.
+
+    Where the loss is stuck, the slow one must have been behind in the run's first step, too: long steps break others.
+    """
+    each, first = figures.per_epoch("update_ratio"), figures.per_step("update_ratio")
+    if each is None or first is None:
+        return None
+    typical = np.median(each, axis=0)
+    layers = slowest(typical)
+    if layers is None or (stuck(figures) and not first[0][layers[0] - 1] < BEHIND * first[0].max()):
+        return None
+    return *layers, typical
 
 
 def rate_too_high(figures: Figures) -> str | None:
@@ -270,7 +285,7 @@ def rate_too_high(figures: Figures) -> str | None:
     last, lowest = history[-1].train_loss, min(line.train_loss for line in history)
     if last > 1.2 * lowest and not finished(figures):
         return f"learning rate too high? the training loss has risen from {lowest:.4f} to {last:.4f} (rate {rate:g})"
-    if not stuck(figures) or flat_from_the_start(figures) or starved_from_the_start(figures):
+    if not stuck(figures) or layer_that_does_not_learn(figures):
         return None
     promise, killed = kept_promise(figures), killed_units(figures)
     if promise is None and killed is None and not shaken(figures):
@@ -341,14 +356,10 @@ def layer_that_does_not_learn(figures: Figures) -> str | None:
         layer, share = flat
         scale = "; are the inputs scaled to about 1?" if layer == 1 else ""
         return f"hidden layer {layer} is saturated: {100 * share:.0f} % of its units are flat on the first batch{scale}"
-    ratios = figures.per_epoch("update_ratio")
-    if ratios is None or (stuck(figures) and not starved_from_the_start(figures)):  # steps too long have broken it
+    behind = left_behind(figures)
+    if behind is None:
         return None
-    typical = np.median(ratios, axis=0)
-    layers = slowest(typical)
-    if layers is None:
-        return None
-    slow, fast = layers
+    slow, fast, typical = behind
     return (
         f"layer {slow} hardly learns: a step changes it by {typical[slow - 1]:.1e} of its norm, layer {fast} by "
         f"{typical[fast - 1]:.1e} (vanishing gradient?)"

@@ -515,8 +515,7 @@ def read(path: str | PathLike[str]) -> Kept:
         scale = scale_in(config["dataset"], experiment)
         surroundings = dict(config.get("environment", {}))
         file = folder / "metrics.jsonl"  # not there before the first epoch begins
-        lines = file.read_text().splitlines() if file.exists() else []
-        history = history_of(map(json.loads, lines))
+        history = history_of(read_lines(file))
         file = folder / "result.json"
         result = from_json(Result, json.loads(file.read_text())) if file.exists() else None
         file = folder / "stopped.json"
@@ -528,8 +527,24 @@ def read(path: str | PathLike[str]) -> Kept:
         what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:
-        raise RunError(f"{file}: the run can't be read: {reason_of(error)}") from error
+        mended = "; --resume mends it" if file.name == "metrics.jsonl" and isinstance(error, ValueError) else ""
+        raise RunError(f"{file}: the run can't be read: {reason_of(error)}{mended}") from error
     return Kept(experiment, labelled, surroundings, history, result, stopped, scale)
+
+
+def read_lines(file: Path) -> list[Any]:
+    """A file's lines, each JSON; none where there is no file.
+
+    Raises:
+        ValueError: for another line, which is named.
+    """
+    found = []
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"line {number} is no JSON") from error
+    return found
 
 
 def scale_in(dataset: dict[str, Any], experiment: Experiment) -> Scale | None:
@@ -560,7 +575,8 @@ def load(path: str | PathLike[str], *, best: bool = False) -> Run:
     like = shape_of_state(kept.experiment)
     snapshot = newest(folder, like, kept.experiment, aside=False)
     if snapshot is None:
-        raise RunError(f"{folder}: no checkpoint is whole: did an epoch end?")
+        why = kept.stopped.get("message", "an epoch that ends leaves one")
+        raise RunError(f"{folder}: holds no whole checkpoint: {why}")
     if kept.result is not None and len(snapshot.history) != kept.result.epochs:
         log.warning("jaxmlp: %s: its last checkpoint is gone; --resume trains it again", path)
     if not best:

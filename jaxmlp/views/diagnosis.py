@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from jaxmlp.training.diagnosis import Figures, contradicted, stuck
+from jaxmlp.training.diagnosis import Figures, contradicted, stuck, unjudged
 from jaxmlp.training.instruments import EDGES
 from jaxmlp.training.recording import finite_mean
 from jaxmlp.views.plots import FEW
@@ -21,15 +21,18 @@ PICTURES = 10
 
 
 def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
-    """One page: what stands out, the costs, the PANELS of what was recorded, and the likeliest mislabelled examples."""
+    """One page: the title, what stands out and what could not be judged, and pictures.
+
+    Of the costs, the PANELS of what was recorded, and the likeliest mislabelled examples.
+    """
     panels = [panel for panel in PANELS if any(name in figures.recordings[0] for name in panel[0])]
     columns = 3
     binned = "gradient_histogram" in figures.recordings[0]
     rows = math.ceil((1 + len(panels) + binned) / columns)
     pictured = pictures(figures)
-    said = (
-        "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in lines) or "- nothing stands out"
-    )
+    missing = unjudged(figures)
+    listed = [*(lines or ["nothing stands out"]), *([missing] if missing else [])]
+    said = "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in listed)
     top = 0.75 + 0.21 * (said.count("\n") + 1)
     height = top + 2.9 * rows + 1.9 * bool(pictured.size)
     page = Figure(figsize=(14.5, height), layout="constrained")
@@ -83,7 +86,7 @@ PANELS: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (("saturation",), "Flat units (saturation), per example", "linear", "% of a layer's units"),
     (("dead_units",), "Dead units: flat on a whole batch", "linear", "% of a layer's units"),
     (("gsnr",), "Mean gradient signal-to-noise ratio", "log", "squared mean / variance"),
-    (("early_stopping",), "Early stopping: above 0, stop", "linear", "1 - W gsnr"),
+    (("early_stopping",), "Early stopping: above 0, stop", "symlog", "1 - W gsnr"),
 )
 """What is drawn against the steps: names, title, scale and unit."""
 
@@ -113,13 +116,16 @@ def draw(axis: Axes, figures: Figures, names: tuple[str, ...], title: str, scale
         if scale == "log":
             y = np.where(y > 0, y, np.nan)
         x = np.linspace(0, len(figures.recordings), 2 * len(y) + 1)[1::2]
-        for column, label in zip(y.T, labels, strict=True):
-            axis.plot(x, column, lw=1.3, marker="o" if len(y) < FEW else "", ms=3, label=label)
+        widths = np.linspace(2.6, 1.3, len(labels)) if len(labels) > 1 else [1.3]  # where lines coincide, all are seen
+        for column, label, width in zip(y.T, labels, widths, strict=True):
+            axis.plot(x, column, lw=width, marker="o" if len(y) < FEW else "", ms=2 * width, label=label)
     axis.set(xlabel="epoch", ylabel=unit, title=title, yscale=scale, xlim=(0, len(figures.recordings)))
     if unit.startswith("%"):
         axis.set_ylim(-2, 102)
+    if scale == "symlog":  # linear near the 0 that is asked about
+        axis.axhline(0, color="0.6", lw=0.8)
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=7, ncols=2 if len(axis.lines) > 4 else 1)
+        axis.legend(fontsize=7, ncols=2 if len(axis.lines) > 4 else 1, framealpha=1)
 
 
 def histogram(axis: Axes, figures: Figures) -> None:

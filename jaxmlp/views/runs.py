@@ -164,7 +164,7 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
     loss.legend()
     if known:
         accuracy = figure.add_subplot(1, 2, 2)
-        accuracy.plot([*known], [*known.values()], marker="o", ms=3, label="validation")
+        accuracy.plot([*known], [*known.values()], marker="o", ms=3, color="C1", label="validation")
         if kept.result is not None and kept.result.test_accuracy is not None:
             accuracy.axhline(100 * kept.result.test_accuracy, ls="--", color="0.4", label="test, at the end")
         accuracy.set(xlabel="epoch", ylabel="accuracy, %", xlim=(0, len(epochs) + 0.5))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmlp
-from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Record, RunError, Train
+from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer, Record, RunError, Train
 from jaxmlp.training.config import Schedule
 from jaxmlp.training.diagnosis import ADVISED, Figures, chance, findings, rates, read_figures, unjudged
 
@@ -46,6 +46,7 @@ DEEP = Network((784, *[16] * 6, 10), "sigmoid", "softmax", "cross_entropy")
         ({"rate too low"}, LESSON, 0.7 / 30, 32, 4),
         ({"rate too low", "batch"}, LESSON, 0.7, 8192, 12),
         ({"layer"}, DEEP, 0.1, 32, 3),
+        ({"rate too high"}, Network((784, 32, 32, 32, 32, 10)), 30.0, 32, 3),
     ],
 )
 def test_a_sick_run_is_named_and_a_healthy_one_is_not(
@@ -140,12 +141,16 @@ def test_a_data_set_of_another_size_is_refused(small: Any, digits: Dataset) -> N
         read_figures(small("example_norms"), replace(digits, train=digits.train.take(slice(100))))
 
 
-def findings_of(
+def run_on(
     folder: Path, dataset: Dataset, network: Network, optimizer: Optimizer, epochs: int, batch: int = 16
-) -> dict[str, str]:
+) -> Figures:
     experiment = Experiment(network, Data(validation=0), optimizer, Train(epochs, batch), RECORD)
     jaxmlp.fit(experiment, dataset, workdir=folder / "run")
-    return findings(read_figures(folder / "run", dataset))
+    return read_figures(folder / "run", dataset)
+
+
+def findings_of(*run: Any, **settings: Any) -> dict[str, str]:
+    return findings(run_on(*run, **settings))
 
 
 @pytest.mark.usefixtures("optax_promotes")
@@ -159,8 +164,10 @@ def test_a_rate_far_too_low_is_not_called_too_high(optimizer: Optimizer, digits:
 
 @pytest.mark.parametrize("rate", [10.0, 300.0])
 def test_a_rate_that_saturates_the_outputs_is_not_called_too_low(rate: float, digits: Dataset, tmp_path: Path) -> None:
-    said = findings_of(tmp_path, digits, Network((20, 64, 64, 3)), Optimizer("sgd", rate), 3)
-    assert "rate too low" not in said
+    figures = run_on(tmp_path, digits, Network((20, 64, 64, 3)), Optimizer("sgd", rate), 3)
+    assert {*findings(figures)} == {"rate too high"}
+    little = [{"gradient_norm": recording["gradient_norm"]} for recording in figures.recordings]
+    said = findings(replace(figures, recordings=tuple(little)))
     assert "learning rate too high" in said["nothing learned"]
 
 
@@ -214,6 +221,25 @@ def test_a_recording_of_another_kind_or_shape_is_named(small: Any, digits: Datas
         np.savez(file, loss=np.zeros(4, np.float32), noise_scale=noise)
         with pytest.raises(RunError, match=r"2.npz: can't be read as what epoch 2 recorded: "):
             read_figures(file.parents[1], digits)
+
+
+def test_of_a_run_that_diverged_before_an_epoch_ended_it_is_said_why_there_is_nothing(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    network, steep = Network((20, 6, 3), "relu", "identity"), Optimizer("sgd", 1e20)
+    for quantities, why in (
+        ((), "recorded nothing"),
+        (("loss",), r"no epoch has ended \(training diverged in epoch 1"),
+    ):
+        folder = tmp_path / str(len(quantities))
+        with pytest.raises(DivergedError):
+            jaxmlp.fit(
+                Experiment(network, Data(validation=0), steep, record=Record(quantities)), digits, workdir=folder
+            )
+        with pytest.raises(RunError, match=why):
+            read_figures(folder, digits)
+        with pytest.raises(RunError, match="holds no whole checkpoint: training diverged in epoch 1"):
+            jaxmlp.load(folder)
 
 
 def test_what_was_not_recorded_is_said_to_be_unjudged(small: Any, digits: Dataset) -> None:

@@ -212,6 +212,21 @@ def test_what_is_no_record_is_a_clear_error(name: str, old: str, new: str, folde
         jaxmlp.load(folder)
 
 
+def test_a_line_that_is_cut_off_is_named_and_going_on_mends_it(digits: Dataset, folder: Path) -> None:
+    whole = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(whole + '{"epoch')
+    message = rf"metrics.jsonl: the run can't be read: line {whole.count(chr(10)) + 1} is no JSON; --resume mends it"
+    with pytest.raises(RunError, match=message):
+        jaxmlp.load(folder)
+    jaxmlp.fit(
+        jaxmlp.Experiment.from_dict(json.loads((folder / "config.json").read_text())["experiment"]),
+        digits,
+        workdir=folder,
+        resume=True,
+    )
+    assert (folder / "metrics.jsonl").read_text() == whole
+
+
 def test_a_process_that_ends_with_an_error_while_it_imports_says_nothing_else(tmp_path: Path) -> None:
     code = """
 import sys, jax, jaxmlp

@@ -34,6 +34,12 @@ def test_the_page_has_the_words_a_panel_of_everything_and_pictures(digits: Datas
     assert "the first thing\n- the second" in said
 
 
+def test_the_page_says_what_could_not_be_judged(digits: Dataset, tmp_path: Path) -> None:
+    page = diagnosis_figure(figures_of(digits, tmp_path, "loss", "example_losses"), [], "small")
+    said = "\n".join(text.get_text() for part in page.subfigs for text in part.texts)
+    assert "- nothing stands out\n- not recorded, and so not judged by: noise_scale gradient_norm" in said
+
+
 def pictured(figures: Figures) -> list[tuple[str, str]]:
     """The label and what the network says, of each picture."""
     page = diagnosis_figure(figures, [], "small")
