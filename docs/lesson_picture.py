@@ -1,10 +1,10 @@
-"""Draws docs/lesson.png, the picture of the README, from a run of experiments/lesson.py.
+"""Draws the picture of the README from a run of experiments/lesson.py.
 
 jaxmlp train experiments/lesson.py --workdir runs/lesson
-python docs/lesson_picture.py runs/lesson
+python docs/lesson_picture.py runs/lesson --png docs/lesson.png
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +13,7 @@ import numpy as np
 import jaxmlp
 
 
-def main(folder: str) -> None:
+def main(folder: str, png: Path) -> None:
     """Curves, the first layer's kernels, and the test images that the network is most sure and wrong about."""
     run, dataset = jaxmlp.load(folder), jaxmlp.load_data("mnist")
     images, labels = dataset.test.inputs, dataset.test.targets
@@ -50,8 +50,12 @@ def main(folder: str) -> None:
         axes.set_title(f"{labels[i]} taken for {predicted[i]}", fontsize=7, pad=2)
         axes.axis("off")
     right.suptitle("Its surest mistakes")
-    figure.savefig(Path(__file__).with_name("lesson.png"), dpi=110)
+    figure.savefig(png, dpi=110)
+    print(f"{png} shows it")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Draws what a run of experiments/lesson.py has learned.")
+    parser.add_argument("folder", metavar="RUN", help="such as runs/lesson")
+    parser.add_argument("--png", type=Path, default=Path("lesson.png"), help="by default lesson.png")
+    main(**vars(parser.parse_args()))

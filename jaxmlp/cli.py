@@ -628,7 +628,8 @@ def override(
     `own` has each option's type, default and meaning.
 
     Raises:
-        ExperimentError: for an unusable file, an unknown field, or a value that the field can't have.
+        ExperimentError: for an unusable file, an unknown field, one of which the command makes nothing, or a value
+            that the field can't have.
         SystemExit: after --help.
     """
     from dataclasses import make_dataclass
@@ -640,6 +641,8 @@ def override(
     from jaxmlp.training.files import read_experiment
 
     file = read_experiment(path)
+    if command in ("check", "compare") and any(name.partition("=")[0] == "--train.gradient" for name in arguments):
+        raise ExperimentError(f"--train.gradient: {command} has both gradients: expected other fields")
     about = file.about.replace("jaxmlp train ", f"jaxmlp {command} ")
     if command == "sweep" and {"-h", "--help"} & {*arguments}:
         from jaxmlp.training.sweeps import set_by

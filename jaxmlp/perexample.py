@@ -170,6 +170,23 @@ def total_variance(trace: Trace, gbar: Params | None = None) -> Float[Array, ""]
     return bessel(trace) * jnp.maximum(spread, 0)
 
 
+def noise_scale(trace: Trace, gbar: Params | None = None) -> Float[Array, "2"]:
+    """tr Sigma and |G|^2, of which the simple noise scale B_simple = tr Sigma / |G|^2 is the ratio.
+
+    McCandlish 2018 (arXiv 1812.06162), equation 2.9, by the unbiased estimates of appendix A.1 with batches of 1 and
+    W: |gbar|^2 overestimates |G|^2 by tr Sigma / W, which is taken off; a single batch's |G|^2 may so be negative. The
+    ratio of noisy numbers is biased: average both over batches, then divide. NaN where W <= 1. Give the mean gradient
+    as `gbar` where it is at hand.
+
+    >>> trace = Trace((jnp.zeros((2, 1)),), (jnp.array([[1.0], [3.0]]),), jnp.ones(2), None)
+    >>> noise_scale(trace).tolist()  # of the gradients 1 and 3
+    [2.0, 3.0]
+    """
+    gbar = mean_gradient(trace) if gbar is None else gbar
+    Sigma, W = total_variance(trace, gbar), jnp.sum(counts(trace.losses, trace.weights))
+    return jnp.stack([Sigma, squared_norm(gbar) - Sigma / W])
+
+
 def bessel(trace: Trace) -> Float[Array, ""]:
     """W / (W - 1), which makes a variance about the examples' own mean unbiased; NaN where W <= 1."""
     W = jnp.sum(counts(trace.losses, trace.weights))

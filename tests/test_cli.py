@@ -61,6 +61,7 @@ def place(idx_folder: Callable[..., Path]) -> Path:
     (folder / "small.py").write_text(EXPERIMENT)
     (folder / "none.py").write_text("def experiment(): pass\n")
     (folder / "seeds.py").write_text(SEEDS)
+    (folder / "text.txt").write_text("no Python\n")
     return folder
 
 
@@ -225,6 +226,11 @@ ERRORS = [
     (["train", "--workdir", "x", "small.py"], "unrecognized arguments: --workdir; options come after EXPERIMENT"),
     (["train", "missing.py"], "missing.py: no such file: expected an experiment file"),
     (["train", "data"], "data: not a file"),
+    (["train", "text.txt"], "text.txt, line 1: SyntaxError: invalid syntax: expected a Python file"),
+    (["check", "small.py", "--train.gradient", "auto"], "--train.gradient: check has both gradients"),
+    (["compare", "small.py", "--train.gradient=auto"], "--train.gradient: compare has both gradients"),
+    (["train", "small.py", "--data.source", "mnsit"], "data.source is 'mnsit' (did you mean mnist?): expected mnist"),
+    (["train", "small.py", "--data.source", "text.txt"], "(a file: npz:text.txt, or what numpy.savez has made of it)"),
     (["devices", "foo"], "unrecognized arguments: foo; see jaxmlp --help"),
     (["train", "none.py"], "none.py: experiment() returns None: expected a jaxmlp.Experiment"),
     (["train", "small.py", "--optimzer.learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
@@ -267,7 +273,7 @@ ERRORS = [
     (["train", "small.py", "--data.source", "npz:small.py"], "small.py: can't be read as an NPZ file"),
     (["train", "small.py", "--data.source", "http://x"], "data.source is 'http://x': expected mnist"),
     (["train", "small.py", "--data.validation", "7"], "data.validation is 7, but idx:data has 7 training examples"),
-    (["train", "small.py", "--workdir", "small.py"], "can't be written"),
+    (["train", "small.py", "--workdir", "small.py"], "can't be written: it is a file: expected a folder"),
     (["train", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
     (["check", "small.py", "--jsn", "x"], "did you mean --json?"),

@@ -10,6 +10,7 @@ def python(code: str) -> str:
 
 def test_every_public_name_is_there_and_documented() -> None:
     assert sorted(jaxmlp.__all__) == sorted([*jaxmlp._MODULE_OF, *jaxmlp._MODULES])
+    assert [name for name in dir(jaxmlp) if not name.startswith("__")] == sorted(jaxmlp.__all__)
     for name in jaxmlp.__all__:
         assert getattr(jaxmlp, name).__doc__ or name == "Params"
 

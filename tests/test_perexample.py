@@ -25,6 +25,7 @@ OF_THE_BATCH: dict[str, Callable[[Trace], Any]] = {
     "mean_of_squares": perexample.mean_of_squares,
     "variance": perexample.variance,
     "total_variance": perexample.total_variance,
+    "noise_scale": perexample.noise_scale,
     "clipped_sum": lambda trace: perexample.clipped_sum(trace, 0.7),
     "clipped_sum, layers": lambda trace: perexample.clipped_sum(trace, layer_norms(trace)),
     "clipped_gradient": lambda trace: perexample.clipped_gradient(trace, 0.7),
@@ -87,6 +88,7 @@ def twins(layers: list[np.ndarray], weights: np.ndarray | None) -> dict[str, np.
     Cs = np.linspace(0.1, 0.5, len(layers))
     in_layers = [unclipped(part, np.linalg.norm(part, axis=1), C) for part, C in zip(layers, Cs, strict=True)]
     parts = np.concatenate(in_layers, axis=1)
+    total = np.trace(np.atleast_2d(np.cov(again.T)))
     with np.errstate(invalid="ignore"):
         cosines = np.where(norms > 0, g @ gbar / (norms * np.linalg.norm(gbar)), 0)
     return {
@@ -99,7 +101,8 @@ def twins(layers: list[np.ndarray], weights: np.ndarray | None) -> dict[str, np.
         "sum_of_squares": (again**2).sum(axis=0),
         "mean_of_squares": (again**2).mean(axis=0),
         "variance": again.var(axis=0, ddof=1),
-        "total_variance": np.trace(np.atleast_2d(np.cov(again.T))),
+        "total_variance": total,
+        "noise_scale": np.array([total, gbar @ gbar - total / len(again)]),
         "clipped_sum": np.repeat(clipped, w, axis=0).sum(axis=0),
         "clipped_sum, layers": np.repeat(parts, w, axis=0).sum(axis=0),
         "clipped_gradient": np.repeat(clipped, w, axis=0).mean(axis=0),

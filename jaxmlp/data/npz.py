@@ -54,7 +54,9 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[Numbers]:
     except DataError:
         raise
     except Exception as error:  # of whatever kind zipfile, zlib, and NumPy with a damaged header raise
+        begins = isinstance(error, zipfile.BadZipFile) and path.read_bytes()[:2] == b"PK"
+        why = "it begins as one, but is cut short or damaged" if begins else error
         raise DataError(
-            f"{path}: can't be read as an NPZ file ({error}): expected one with the arrays {', '.join(names)}"
+            f"{path}: can't be read as an NPZ file ({why}): expected one with the arrays {', '.join(names)}"
         ) from error
     return arrays

@@ -1,5 +1,6 @@
 """A data set by the name of its source."""
 
+import difflib
 from pathlib import Path
 
 from jaxmlp.data.dataset import Dataset
@@ -47,5 +48,9 @@ def _load(source: str, classes: int | None) -> Dataset:
     elif kind == "tfds" and place:
         dataset = load_tfds(place)
     else:
-        raise DataError(f"data.source is {source!r}: expected {SOURCES}, or dct: and one of these")
+        near = difflib.get_close_matches(kind, ("mnist",) if not colon else ("idx", "npz", "tfds"), 1)
+        hint = f" (did you mean {near[0]}{colon}{place}?)" if near else ""
+        if Path(plain).is_file():
+            hint = f" (a file: npz:{plain}, or what numpy.savez has made of it)"
+        raise DataError(f"data.source is {source!r}{hint}: expected {SOURCES}, or dct: and one of these")
     return dataset if plain == source else transformed(dataset)

@@ -109,6 +109,11 @@ class GradientReport:
         return {"passed": self.passed, **_plain(dataclasses.asdict(self))}
 
     @property
+    def precision(self) -> str:
+        """What the table's figures are computed in."""
+        return self.dtype if self.dtype == "float64" else f"{self.dtype}: in it the last column, all others in float64"
+
+    @property
     def remarks(self) -> Iterator[tuple[str, str]]:
         """What is to be said below the table: (`fail`, `kink`, `cause` or `note`, the line)."""
         yield from (("fail", f"wrong: {problem}") for problem in self.problems)
@@ -122,7 +127,7 @@ class GradientReport:
     @property
     def text(self) -> str:
         """The plain table and what is to be said below it, without the legend."""
-        head = f"gradient check {'passed' if self.passed else 'FAILED'}: loss {self.loss:.6g}, {self.dtype}"
+        head = f"gradient check {'passed' if self.passed else 'FAILED'}: loss {self.loss:.6g}, {self.precision}"
         rows = [HEADINGS, *map(row, self.leaves)] if self.leaves else []
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip() for cells in rows]

@@ -126,7 +126,7 @@ def _kind(value: object) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
+    return f"{error.msg}: expected a Python file" if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
 
 
 def _line(path: Path, error: BaseException) -> str:

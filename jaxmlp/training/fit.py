@@ -86,12 +86,14 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
         )
     expected = (1, 2) if dataset.labelled and dataset.outputs == 2 else (dataset.outputs,)
     if n[-1] not in expected:
-        kind = f"labels of {dataset.outputs} classes"
+        kind, hint = f"labels of {dataset.outputs} classes", ""
+        if dataset.labelled and n[-1] == 1:
+            hint = "; targets of a floating type, such as float32, are no labels but wanted outputs"
         if not dataset.labelled:
             kind = f"{dataset.outputs} wanted outputs an example (numbers of a floating type; labels take a whole type)"
         raise ExperimentError(
             f"network.sizes is {sizes}: {n[-1]} outputs, but {dataset.name} has {kind}: "
-            f"expected {' or '.join(map(str, expected))} as the last size"
+            f"expected {' or '.join(map(str, expected))} as the last size{hint}"
         )
 
     if experiment.distort and len(dataset.shape) not in (2, 3):
@@ -259,6 +261,8 @@ def fit(
     [0, 1, 1, 0]
     """
     started = time.perf_counter()
+    if not isinstance(dataset, Dataset | None):
+        raise DataError(f"dataset is a {type(dataset).__name__}: expected what Dataset.from_arrays or load_data gives")
     if workdir is not None:
         import_ahead()
     data = divided(experiment, load_for(experiment) if dataset is None else dataset)
@@ -308,6 +312,8 @@ def trained(
     dataset, held_out, indices, scale = data
     start = initial_state(experiment)
     training = Training(experiment, dataset.train, start.params, indices, private, dataset.shape)
+    if experiment.train.batch_size > training.count:
+        log.info("jaxmlp: a batch is all %s examples trained on, an epoch one step", f"{training.count:,}")
     network, validation = experiment.network, portions(held_out)
 
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())

@@ -73,14 +73,8 @@ def total_variance(step: Step) -> Float[Array, ""]:
 
 
 def noise_scale(step: Step) -> Float[Array, "2"]:
-    """tr Sigma and |G|^2, of which the simple noise scale B_simple = tr Sigma / |G|^2 is the ratio.
-
-    McCandlish 2018 (arXiv 1812.06162), equation 2.9, by the unbiased estimates of appendix A.1 with batches of 1 and
-    W: |gbar|^2 overestimates |G|^2 by tr Sigma / W, which is taken off; a single step's |G|^2 may so be negative. The
-    ratio of noisy numbers is biased: smooth both over steps, then divide.
-    """
-    Sigma = total_variance(step)
-    return jnp.stack([Sigma, perexample.squared_norm(step.gradient) - Sigma / weight(step)])
+    """tr Sigma and |G|^2, of which the simple noise scale is the ratio: see `perexample.noise_scale`."""
+    return perexample.noise_scale(step.trace, step.gradient)
 
 
 def norm_test(step: Step) -> Float[Array, ""]:

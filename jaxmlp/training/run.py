@@ -76,7 +76,8 @@ class Run:
         experiment standardises, all are, with the mean and deviation of what was trained on.
 
         Raises:
-            RunError: where an example has another number of features than the network has inputs.
+            RunError: where an example has another number of features than the network has inputs, or numbers that are
+                not finite in float32.
         """
         inputs, n_0 = np.asarray(inputs), self.experiment.network.sizes[0]
         rows = inputs.reshape(inputs.shape[0], -1) if inputs.ndim > 1 and inputs.size else inputs
@@ -86,7 +87,14 @@ class Run:
             )
         if self.scale is not None:
             rows = self.scale(rows)
-        rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+        with np.errstate(over="ignore"):
+            rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            raise RunError(
+                f"inputs[{bad[0]}] has a number that is not finite in float32 ({bad.size:,} such of {len(rows):,}): "
+                "expected finite numbers"
+            )
         params, rows = jax.device_put((self.params, rows))
         outputs: np.ndarray = jax.device_get(outputs_for(params, rows, network=self.experiment.network))
         return outputs
@@ -193,7 +201,9 @@ class RunFolder:
 
     @staticmethod
     def refuse_used(path: Path) -> None:
-        """Raises a RunError where the folder holds a run, or files that a run would overwrite."""
+        """Raises a RunError where the folder holds a run, or files that a run would overwrite, or is a file."""
+        if path.is_file():
+            raise RunError(f"{path}: can't be written: it is a file: expected a folder, or a new name")
         used = [name for name in FILES if (path / name).exists()]
         if used and is_locked(path):
             raise RunError(trained_by_another(path))

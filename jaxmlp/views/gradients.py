@@ -24,7 +24,7 @@ def show_report(console: Console, report: GradientReport, when: str) -> None:
 def report_view(report: GradientReport, when: str) -> Group:
     """A report as a table, a row a leaf, with what is wrong, its likely causes and its notes below."""
     verdict = Text("passed", STYLES["pass"]) if report.passed else Text("FAILED", STYLES["fail"])
-    head = Text.assemble(f"{report.dtype}, {when}: ", verdict, f", loss {report.loss:.6g}")
+    head = Text.assemble(f"{when}: ", verdict, f", loss {report.loss:.6g}, {report.precision}")
     table = Table(*HEADINGS)
     for leaf in report.leaves:
         *cells, status = row(leaf)

@@ -30,7 +30,7 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
     A setting that the names of all runs tell, as a sweep's do, has no column. A narrow table has one column of
     settings, in which each run has those that it doesn't share with most.
     """
-    settings = {name: settings_of(kept.experiment) for name, (kept, _) in runs.items()}
+    settings = {name: in_brief(settings_of(kept.experiment)) for name, (kept, _) in runs.items()}
     every = differing([*settings.values()])
     titled = {field: field if title in OWN else title for field, title in zip(every, titles(every), strict=True)}
     cells = {name: {title: one.get(field, "") for field, title in titled.items()} for name, one in settings.items()}
@@ -54,6 +54,12 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
         state = state_of(kept, training).replace(", ", "\n")
         table.add_row(escape(name), state, *map(escape, cells[name].values()), validation, test)
     return table
+
+
+def in_brief(settings: dict[str, str]) -> dict[str, str]:
+    """The settings, but of many recorded quantities the number."""
+    quantities = settings["record.quantities"].split()
+    return settings | ({"record.quantities": f"{len(quantities)} of them"} if len(quantities) > 3 else {})
 
 
 OWN = ("run", "state", "validation", "test")

@@ -21,6 +21,13 @@ def write(path: Path, **changes: Any) -> Path:
     return path
 
 
+def test_a_file_that_is_cut_short_is_told_from_one_of_another_kind(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"a.npz: can't be read as an NPZ file \(it begins as one, but is cut short"):
+        load_npz(tmp_path / "a.npz", None)
+
+
 def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     dataset = load_npz(write(tmp_path / "data.npz"), classes=3)
     np.testing.assert_array_equal(dataset.train.inputs, GOOD["x_train"].reshape(6, 4))

@@ -90,6 +90,19 @@ def with_rule(factor: float) -> Callable[[jax.Array], jax.Array]:
     return ruled
 
 
+def test_of_a_gradient_that_is_0_it_is_said_that_little_can_be_told() -> None:
+    def loss(params: dict[str, jax.Array]) -> jax.Array:
+        return jnp.sum(jnp.sin(params["a"]) ** 2) + jnp.sum(jnp.sin(params["b"]))
+
+    report = check_gradients(
+        loss, lambda params: {"a": 2 * params["a"], "b": jnp.cos(params["b"])}, {"a": jnp.zeros(3), "b": jnp.ones(3)}
+    )
+    assert report.passed  # whatever factor stands before sin cos
+    assert report.notes == (
+        "['a']: every element is 0, which many a wrong gradient would give here, too; check at other parameters too",
+    )
+
+
 @pytest.mark.parametrize("size", [5, 500])
 def test_a_custom_vjp_is_checked_by_finite_differences(size: int) -> None:
     w = jnp.linspace(0.0, 3.0, size)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -130,6 +131,31 @@ def test_a_batch_larger_than_the_data_is_the_full_set(digits: Dataset) -> None:
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
+def test_that_a_batch_is_all_examples_is_said(digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "jaxmlp")
+    for size in (163, 164):
+        train = Train(epochs=1, batch_size=size)
+        jaxmlp.fit(replace(EXPERIMENT, data=Data(validation=40), train=train), digits)
+    assert caplog.text.count("a batch is all 163 examples trained on, an epoch one step") == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_arrays_in_place_of_a_dataset_are_refused(digits: Dataset) -> None:
+    arrays: Any = (*digits.train, *digits.test)
+    with pytest.raises(DataError, match="dataset is a tuple: expected what Dataset.from_arrays or load_data gives"):
+        jaxmlp.fit(EXPERIMENT, arrays)
+
+
+@pytest.mark.parametrize("what", ["outputs", "predict"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
+def test_inputs_that_are_not_finite_have_no_outputs(what: str, number: float, digits: Dataset) -> None:
+    run = jaxmlp.fit(replace(EXPERIMENT, train=Train(epochs=1)), digits)
+    inputs = np.zeros((3, 20))
+    inputs[1, 7] = number
+    with pytest.raises(RunError, match=r"inputs\[1\] has a number that is not finite in float32 \(1 such of 3\)"):
+        getattr(run, what)(inputs)
+
+
 def test_linear_regression_finds_the_line() -> None:
     x = np.random.default_rng(0).normal(size=(300, 2))
     y = x @ np.array([2.0, -1.0]) + 0.5
@@ -215,7 +241,7 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(validation: int, dig
         ((19, 3), "network.sizes is 19 3: 19 inputs, but an example of digits has 20 features: expected 20"),
         ((20, 4), "network.sizes is 20 4: 4 outputs, but digits has labels of 3 classes: expected 3 as the last"),
         ((20, 2), "labels of 3 classes: expected 3"),
-        ((20, 1), "labels of 3 classes: expected 3"),
+        ((20, 1), "labels of 3 classes: expected 3 as the last size; targets of a floating type, such as float32, are"),
     ],
 )
 def test_sizes_that_do_not_fit_the_data_are_refused(sizes: tuple[int, ...], message: str, digits: Dataset) -> None:

@@ -107,7 +107,7 @@ def test_an_interrupted_run_keeps_its_last_whole_epoch(digits: Dataset, tmp_path
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_place_that_cannot_hold_a_run_is_refused(place: str, digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="can't be written: (Not a directory|File exists)"):
+    with pytest.raises(RunError, match="can't be written: (Not a directory|it is a file: expected a folder)"):
         jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / place)
 
 
