@@ -205,7 +205,8 @@ def markdown(results: dict[str, Any]) -> str:
         )
     for title, one in results["cold"].items():
         goal = "the end of a short epoch" if results["quick"] else "a test accuracy"
-        lines += ["", f"From a cold process start to {goal}: {title}. Median seconds (lowest to highest), epochs."]
+        of = title.partition(",")[0] if results["quick"] else title
+        lines += ["", f"From a cold process start to {goal}: {of}. Median seconds (lowest to highest), epochs."]
         lines += ["", "| contestant | seconds | epochs |", "| --- | --- | --- |"]
         for name, f in one["contestants"].items():
             missed = " (not reached)" if min(f["accuracy"]) < one["until"] else ""
