@@ -233,7 +233,7 @@ def rates(figures: Figures) -> Float[np.ndarray, " epochs"] | None:
     experiment = figures.run.experiment
     optimizer, momentum = experiment.optimizer, dict(experiment.optimizer.parameters).get("momentum", 0.0)
     limits = (optimizer.clip_norm, optimizer.max_norm)
-    if optimizer.name != "sgd" or limits != (None, None) or not 0 <= momentum < 1:
+    if optimizer.name != "sgd" or limits != (None, None):
         return None
     scheduled = rate(optimizer, experiment.schedule, figures.steps, experiment.train.epochs)
     middles = (np.arange(len(figures.run.history)) + 0.5) * figures.steps
