@@ -466,7 +466,7 @@ def run_runs(folder: Path) -> int:
     from jaxmlp.errors import RunError
     from jaxmlp.training.run import is_locked, read
     from jaxmlp.views.runs import runs_table
-    from jaxmlp.views.terminal import Terminal
+    from jaxmlp.views.terminal import ANY, Terminal
 
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
@@ -484,10 +484,7 @@ def run_runs(folder: Path) -> int:
     if [*found] == ["."]:
         found = {folder.resolve().name: found["."]}
     table, console = runs_table(found), Terminal()
-    width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    if not console.is_terminal:  # a file or another command takes lines of any length
-        console.width = max(console.width, width)
-    elif width > console.width:
+    if console.measure(table, options=console.options.update(max_width=ANY)).maximum > console.width:
         table = runs_table(found, narrow=True)
     console.print(table)
     for line in unreadable:

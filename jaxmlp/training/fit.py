@@ -312,8 +312,6 @@ def trained(
     dataset, held_out, indices, scale = data
     start = initial_state(experiment)
     training = Training(experiment, dataset.train, start.params, indices, private, dataset.shape)
-    if experiment.train.batch_size > training.count:
-        log.info("jaxmlp: a batch is all %s examples trained on, an epoch one step", f"{training.count:,}")
     network, validation = experiment.network, portions(held_out)
 
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())

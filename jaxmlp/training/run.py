@@ -586,7 +586,7 @@ def load(path: str | PathLike[str], *, best: bool = False) -> Run:
     snapshot = newest(folder, like, kept.experiment, aside=False)
     if snapshot is None:
         why = kept.stopped.get("message", "an epoch that ends leaves one")
-        raise RunError(f"{folder}: holds no whole checkpoint: {why}")
+        raise RunError(f"{folder}: no checkpoint is whole: {why}")
     if kept.result is not None and len(snapshot.history) != kept.result.epochs:
         log.warning("jaxmlp: %s: its last checkpoint is gone; --resume trains it again", path)
     if not best:

@@ -18,10 +18,11 @@ def heading(experiment: Experiment, dataset: Dataset, device: jax.Device) -> str
     """What is about to be trained, and how, in three lines."""
     network, validation = experiment.network, experiment.data.validation
     trained_on = dataset.train.size - validation if experiment.data.examples is None else experiment.data.examples
+    whole = " (less than a batch: an epoch is one step)" if experiment.train.batch_size > trained_on else ""
     return (
         f"{network}: {network.parameters:,} parameters\n"
         f"{recipe(experiment)}\n"
-        f"{dataset.name}: {trained_on:,} training, {validation:,} validation, "
+        f"{dataset.name}: {trained_on:,} training{whole}, {validation:,} validation, "
         f"{dataset.test.size:,} test examples, on {device.platform}:{device.id} ({device.device_kind})"
     )
 

@@ -238,7 +238,7 @@ def test_of_a_run_that_diverged_before_an_epoch_ended_it_is_said_why_there_is_no
             )
         with pytest.raises(RunError, match=why):
             read_figures(folder, digits)
-        with pytest.raises(RunError, match="holds no whole checkpoint: training diverged in epoch 1"):
+        with pytest.raises(RunError, match="no checkpoint is whole: training diverged in epoch 1"):
             jaxmlp.load(folder)
 
 

@@ -131,14 +131,6 @@ def test_a_batch_larger_than_the_data_is_the_full_set(digits: Dataset) -> None:
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
-def test_that_a_batch_is_all_examples_is_said(digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "jaxmlp")
-    for size in (163, 164):
-        train = Train(epochs=1, batch_size=size)
-        jaxmlp.fit(replace(EXPERIMENT, data=Data(validation=40), train=train), digits)
-    assert caplog.text.count("a batch is all 163 examples trained on, an epoch one step") == 1
-
-
 @pytest.mark.usefixtures("unchecked")
 def test_arrays_in_place_of_a_dataset_are_refused(digits: Dataset) -> None:
     arrays: Any = (*digits.train, *digits.test)

@@ -3,10 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import pytest
 from rich.console import Console
 from rich.table import Table
 
-from jaxmlp import Dataset, Experiment, Network, Optimizer, Schedule
+from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Schedule, Train
 from jaxmlp.training.records import Result
 from jaxmlp.views.tables import device_table, heading, recipe, result_table
 
@@ -41,6 +42,13 @@ def test_the_heading_says_what_is_trained_on_what(digits: Dataset) -> None:
     text = heading(Experiment(Network((20, 8, 3)), optimizer=optimizer), digits, jax.devices()[0])
     assert "\nsgd, learning_rate 0.5, momentum 0.9, max_norm 2, batches of 32\n" in text
     assert "20-8-3, sigmoid hidden, sigmoid output, squared_error: 195 parameters" in text
+
+
+@pytest.mark.parametrize(("size", "said"), [(163, False), (164, True)])
+def test_the_heading_says_where_a_batch_is_all_examples(size: int, said: bool, digits: Dataset) -> None:
+    experiment = Experiment(Network((20, 8, 3)), Data(validation=40), train=Train(batch_size=size))
+    text = heading(experiment, digits, jax.devices()[0])
+    assert ("163 training (less than a batch: an epoch is one step), 40 validation" in text) == said
 
 
 def test_the_heading_leaves_out_what_nothing_comes_of() -> None:

@@ -11,3 +11,9 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 141
     process.stderr.close()
+
+
+def test_what_is_no_terminal_gets_lines_in_full() -> None:
+    code = "from jaxmlp.views.terminal import Terminal\nTerminal().print('word ' * 100)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
