@@ -21,7 +21,7 @@ from jaxmlp.products import all_on_one_core, in_parts, is_long
 from jaxmlp.training.batches import converted, fill_weights, filled
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
-from jaxmlp.training.program import Program
+from jaxmlp.training.program import RUN_ONCE, Program
 
 GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
 
@@ -87,7 +87,7 @@ def initial_state(experiment: Experiment) -> TrainState:
     return state
 
 
-@partial(Program, static_argnames=("network", "optimizer"))
+@partial(Program, cpu_options=RUN_ONCE, static_argnames=("network", "optimizer"))
 def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.GradientTransformation) -> TrainState:
     params = init(jax.random.key(seed), network)
     return TrainState(params, optimizer.init(params))

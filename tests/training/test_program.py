@@ -59,6 +59,17 @@ def test_an_import_starts_no_backend() -> None:
     )
 
 
+def test_what_draws_the_first_parameters_is_compiled_the_quicker_way(tmp_path: Path) -> None:
+    ran(
+        "import jaxmlp\n"
+        "from jaxmlp.training.epoch import initial_state\n"
+        "initial_state(jaxmlp.Experiment(jaxmlp.Network((4, 2))))",
+        XLA_FLAGS=f"--xla_dump_to={tmp_path} --xla_dump_hlo_module_re=.*_start.*",
+    )
+    (options,) = tmp_path.glob("*_start*debug_options")
+    assert "xla_cpu_use_fusion_emitters: false\n" in options.read_text()
+
+
 def test_a_program_for_a_cpu_is_compiled_at_level_1(tmp_path: Path) -> None:
     ran(
         "import jax.numpy as jnp\n"
