@@ -235,10 +235,17 @@ def truncated_normals(keys: Key[Array, " L"], counts: Sequence[int], dtype: DTyp
     drawn: dict[int, Array] = {}
     for size in dict.fromkeys(sizes):
         alike = [l for l, other in enumerate(sizes) if other == size]
-        draw = partial(jax.random.truncated_normal, lower=-2, upper=2, shape=(size,), dtype=dtype)
-        rows = jax.lax.map(draw, keys[np.array(alike)])
+        rows = rows_drawn(keys[np.array(alike)], size, dtype)
         drawn |= {l: rows[i, : counts[l]] for i, l in enumerate(alike)}
     return [drawn[l] for l in range(len(counts))]
+
+
+@partial(jax.jit, static_argnums=(1, 2))  # that of a function made in each call would be compiled in each
+def rows_drawn(keys: Key[Array, " n"], size: int, dtype: DTypeLike) -> Float[Array, "n {size}"]:
+    """By each key a row of standard normal numbers of which none is beyond two deviations, one row after the other."""
+    draw = partial(jax.random.truncated_normal, lower=-2, upper=2, shape=(size,), dtype=dtype)
+    found: Array = jax.lax.map(draw, keys)
+    return found
 
 
 Masks: TypeAlias = tuple[Float[Array, "B _"] | None, ...]

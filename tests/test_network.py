@@ -320,3 +320,14 @@ def test_a_label_that_there_is_no_output_for_is_never_passed_over(label: int, ou
 def test_a_label_in_8_bits_is_one_of_more_than_256_outputs() -> None:
     y = wanted(jnp.asarray([5], jnp.uint8), jnp.zeros((1, 300), jnp.float32))
     assert (int(y.sum()), int(y[0, 5])) == (1, 1)
+
+
+def test_drawing_parameters_once_more_compiles_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    network = Network((7, 5, 3))
+    with jax.log_compiles():
+        for seed in range(3):
+            jaxmlp.init(jax.random.key(seed), network)
+            if not seed:
+                assert "Finished XLA compilation" in caplog.text
+                caplog.clear()
+    assert "Finished XLA compilation" not in caplog.text
