@@ -49,7 +49,9 @@ def operations(sizes: tuple[int, ...]) -> int:
     return 3 * sum(products) - products[0]
 
 
-QUICK = "By --quick, which shows that all runs: its figures are of a few milliseconds' training, and mean nothing."
+QUICK = (
+    "By --quick, which shows that everything runs: its figures are of a few milliseconds' training, and mean nothing."
+)
 
 
 class Worker:

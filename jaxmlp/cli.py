@@ -625,8 +625,8 @@ def override(
     `own` has each option's type, default and meaning.
 
     Raises:
-        ExperimentError: for an unusable file, an unknown field, one of which the command makes nothing, or a value
-            that the field can't have.
+        ExperimentError: for an unusable file, an unknown field, one that makes no difference to the command, or
+            a value that the field can't have.
         SystemExit: after --help.
     """
     from dataclasses import make_dataclass
@@ -638,9 +638,13 @@ def override(
     from jaxmlp.training.files import read_experiment
 
     file = read_experiment(path)
-    if command in ("check", "compare") and any(name.partition("=")[0] == "--train.gradient" for name in arguments):
-        raise ExperimentError(f"--train.gradient: {command} has both gradients: expected other fields")
     about = file.about.replace("jaxmlp train ", f"jaxmlp {command} ")
+    if command in ("check", "compare"):
+        about += f"\n\nOf any train.gradient: {command} has both."
+        if any(
+            name.partition("=")[0] == "--train.gradient" for name in arguments if not {"-h", "--help"} & {*arguments}
+        ):
+            raise ExperimentError(f"--train.gradient: {command} has both gradients: expected other fields")
     if command == "sweep" and {"-h", "--help"} & {*arguments}:
         from jaxmlp.training.sweeps import set_by
 

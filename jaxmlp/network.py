@@ -125,9 +125,10 @@ class Batch(NamedTuple):
     """B labelled examples: a pytree.
 
     `inputs` has shape (B, n_0). `targets` are labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output:
-    0 or 1, the target itself), or the wanted outputs, shape (B, n_L). A label outside that range makes its example's
-    cost NaN, and so any mean that it is in. `weights`, shape (B,), count each example that many times in every mean; a
-    weight of 0 masks one out, whose inputs must be finite, and whose target must be one that can be, all the same.
+    0 or 1, the target itself), or the wanted outputs, shape (B, n_L). Of several outputs, a label outside that range
+    makes its example's cost NaN, and so every mean that it is in. `weights`, shape (B,), count each example that many
+    times in every mean; a weight of 0 masks one out, whose inputs must be finite, and whose target must be one that can
+    be, all the same.
     """
 
     inputs: Float[Array, "B n_0"]
@@ -348,7 +349,7 @@ def wanted(targets: Num[Array, "..."], a: Float[Array, "B n_L"]) -> Float[Array,
         return targets.astype(a.dtype)
     if n_L == 1:
         return targets.astype(a.dtype)[:, None]
-    if jnp.issubdtype(targets.dtype, jnp.floating):
+    if not jnp.issubdtype(targets.dtype, jnp.integer) and targets.dtype != bool:
         raise NetworkError(
             f"targets are {targets.dtype} of shape ({B},), but there are {n_L} outputs: expected labels of a whole "
             f"type, ({B},), or outputs, ({B}, {n_L})"

@@ -76,6 +76,7 @@ def forked_command(place: Path, *arguments: str) -> tuple[int | None, str]:
     process = server.Process(target=run_at, args=(place, arguments))
     process.start()
     process.join(60)
+    process.kill()
     return process.exitcode, (place / "stderr").read_text()
 
 
@@ -230,7 +231,13 @@ ERRORS = [
     (["check", "small.py", "--train.gradient", "auto"], "--train.gradient: check has both gradients"),
     (["compare", "small.py", "--train.gradient=auto"], "--train.gradient: compare has both gradients"),
     (["train", "small.py", "--data.source", "mnsit"], "data.source is 'mnsit' (did you mean mnist?): expected mnist"),
-    (["train", "small.py", "--data.source", "text.txt"], "(a file: npz:text.txt, or what numpy.savez has made of it)"),
+    (["train", "small.py", "--data.source", "MNIST"], "data.source is 'MNIST' (did you mean mnist?): expected mnist"),
+    (["train", "small.py", "--data.source", "dct:mnsit"], "'dct:mnsit' (did you mean dct:mnist?): expected mnist"),
+    (["train", "small.py", "--data.source", "NPZ:a.npz"], "'NPZ:a.npz' (did you mean npz:a.npz?): expected mnist"),
+    (["train", "small.py", "--data.source", "b.npz"], "'b.npz' (did you mean npz:b.npz?): expected mnist"),
+    (["train", "small.py", "--data.source", "data"], "'data' (did you mean idx:data?): expected mnist"),
+    (["train", "small.py", "--data.source", "idx:"], "data.source is 'idx:': expected mnist"),
+    (["train", "small.py", "--optimizer.parameters", "momentum", "9"], "has momentum 9: expected 0 or more, below 1"),
     (["devices", "foo"], "unrecognized arguments: foo; see jaxmlp --help"),
     (["train", "none.py"], "none.py: experiment() returns None: expected a jaxmlp.Experiment"),
     (["train", "small.py", "--optimzer.learning-rate", "1"], "did you mean --optimizer.learning-rate?"),
@@ -273,7 +280,7 @@ ERRORS = [
     (["train", "small.py", "--data.source", "npz:small.py"], "small.py: can't be read as an NPZ file"),
     (["train", "small.py", "--data.source", "http://x"], "data.source is 'http://x': expected mnist"),
     (["train", "small.py", "--data.validation", "7"], "data.validation is 7, but idx:data has 7 training examples"),
-    (["train", "small.py", "--workdir", "small.py"], "can't be written: it is a file: expected a folder"),
+    (["train", "small.py", "--workdir", "small.py"], "can't be written: File exists; a file is where a folder is"),
     (["train", "small.py", "--workdir", "used"], "used: holds a finished run already"),
     (["compare", "small.py", "--network.sizes", "7", "4"], "7 inputs, but an example of idx:data has 6 features"),
     (["check", "small.py", "--jsn", "x"], "did you mean --json?"),

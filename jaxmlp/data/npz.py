@@ -54,9 +54,15 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[Numbers]:
     except DataError:
         raise
     except Exception as error:  # of whatever kind zipfile, zlib, and NumPy with a damaged header raise
-        begins = isinstance(error, zipfile.BadZipFile) and path.read_bytes()[:2] == b"PK"
-        why = "it begins as one, but is cut short or damaged" if begins else error
+        cut = str(error) == "File is not a zip file" and begins_as_zip(path)
+        why = "it begins as one, but is cut short" if cut else error
         raise DataError(
             f"{path}: can't be read as an NPZ file ({why}): expected one with the arrays {', '.join(names)}"
         ) from error
     return arrays
+
+
+def begins_as_zip(path: Path) -> bool:
+    """Whether a file has a zip file's first bytes; what says that it is one stands at its end."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"

@@ -1,6 +1,7 @@
 """A data set by the name of its source."""
 
 import difflib
+from os.path import isdir
 from pathlib import Path
 
 from jaxmlp.data.dataset import Dataset
@@ -48,9 +49,13 @@ def _load(source: str, classes: int | None) -> Dataset:
     elif kind == "tfds" and place:
         dataset = load_tfds(place)
     else:
-        near = difflib.get_close_matches(kind, ("mnist",) if not colon else ("idx", "npz", "tfds"), 1)
-        hint = f" (did you mean {near[0]}{colon}{place}?)" if near else ""
-        if Path(plain).is_file():
-            hint = f" (a file: npz:{plain}, or what numpy.savez has made of it)"
+        meant = [
+            f"{near}:{place}" for near in difflib.get_close_matches(kind.lower(), ("idx", "npz", "tfds"), 1) if place
+        ]
+        if not colon:
+            folder = [f"idx:{plain}"] if isdir(plain) else []  # noqa: PTH112  (Path.is_dir raises for a name too long)
+            meant = [f"npz:{plain}"] if plain.endswith(".npz") else folder
+            meant = difflib.get_close_matches(kind.lower(), ["mnist"]) or meant
+        hint = f" (did you mean {source.removesuffix(plain)}{meant[0]}?)" if meant else ""
         raise DataError(f"data.source is {source!r}{hint}: expected {SOURCES}, or dct: and one of these")
     return dataset if plain == source else transformed(dataset)

@@ -316,7 +316,7 @@ def _remarks(
     if e.kink.size and e.kink.all():
         yield "every element stands at a kink, where little can be told; check at other parameters too"
     if e.a.size and not e.m.any() and not e.a.any() and not e.kink.all():
-        yield "every element is 0, which many a wrong gradient would give here, too; check at other parameters too"
+        yield "every element is 0, as of many a wrong gradient here: check at other parameters"
     if rounds and not e.m_own.any() and np.any(np.abs(e.a) > e.tolerance):
         yield f"every element underflows to 0 in {name}, where the truth reaches {np.abs(e.a).max():.1e}"
     elif rounds and not np.all(np.abs(e.a_own - e.a) <= e.bound):

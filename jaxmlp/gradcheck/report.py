@@ -111,7 +111,9 @@ class GradientReport:
     @property
     def precision(self) -> str:
         """What the table's figures are computed in."""
-        return self.dtype if self.dtype == "float64" else f"{self.dtype}: in it the last column, all others in float64"
+        return (
+            self.dtype if self.dtype == "float64" else f"{self.dtype}: in it the column rounding, all others in float64"
+        )
 
     @property
     def remarks(self) -> Iterator[tuple[str, str]]:

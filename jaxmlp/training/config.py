@@ -102,9 +102,6 @@ class Optimizer:
             )
         object.__setattr__(self, "parameters", parameters)
         refuse_unknown(self)
-        for name, value in parameters:
-            if name in ("momentum", "b1", "b2", "decay") and not 0 <= value < 1:
-                raise ExperimentError(f"optimizer.parameters has {name} {value:g}: expected 0 or more, below 1")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
         )
     if not there.history:
         why = f" ({there.stopped['message']})" if there.stopped.get("message") else " yet"
-        raise RunError(f"{folder}: no epoch has ended{why}: expected one or more, of which is recorded")
+        raise RunError(f"{folder}: no epoch has ended{why}: expected a run that has recorded one")
     run = load(path)
     recordings: list[Recording] = []
     for line in run.history:
@@ -255,28 +255,25 @@ def flat_from_the_start(figures: Figures) -> tuple[int, float] | None:
 
 
 BEHIND = 0.01
-"""Of the largest change of a layer in proportion: less is a layer left behind."""
-
-
-def slowest(ratios: Float[np.ndarray, " L"]) -> tuple[int, int] | None:
-    """The layers (1, 2, ...) that steps change least and most, where the first is left behind."""
-    slow, fast = int(ratios.argmin()), int(ratios.argmax())
-    return (slow + 1, fast + 1) if ratios[slow] < BEHIND * ratios[fast] else None
+"""Of the largest change of a layer, each in proportion to its norm: one that changes by less is left behind."""
 
 
 def left_behind(figures: Figures) -> tuple[int, int, Float[np.ndarray, " L"]] | None:
-    """Two layers as `slowest` has them of typical steps, and those steps' ratios.
+    """The layers (1, 2, ...) that typical steps leave behind and change most, and those steps' update ratios.
 
-    Where the loss is stuck, the slow one must have been behind in the run's first step, too: long steps break others.
+    Where the loss is stuck, the first must have been left behind by the run's first update, too: long steps break
+    others. A warm-up's first step updates nothing.
     """
-    each, first = figures.per_epoch("update_ratio"), figures.per_step("update_ratio")
-    if each is None or first is None:
+    each, steps = figures.per_epoch("update_ratio"), figures.per_step("update_ratio")
+    if each is None or steps is None or not (steps.max(axis=1) > 0).any():
         return None
-    typical = np.median(each, axis=0)
-    layers = slowest(typical)
-    if layers is None or (stuck(figures) and not first[0][layers[0] - 1] < BEHIND * first[0].max()):
+    typical, first = np.median(each, axis=0), steps[steps.max(axis=1) > 0][0]
+    behind = typical < BEHIND * typical.max()
+    if stuck(figures):
+        behind &= first < BEHIND * first.max()
+    if not behind.any():
         return None
-    return *layers, typical
+    return 1 + int(np.where(behind, typical, np.inf).argmin()), 1 + int(typical.argmax()), typical
 
 
 def rate_too_high(figures: Figures) -> str | None:

@@ -61,7 +61,15 @@ def load_for(experiment: Experiment, load: Callable[[str, int], Dataset] = load_
 
 
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises an ExperimentError where the experiment doesn't fit the data, or its warm-up its epochs."""
+    """Raises an ExperimentError where the experiment doesn't fit the data, or its warm-up its epochs.
+
+    So it does for a momentum of 1 and more. Raises a DataError where the data set is something else.
+    """
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"dataset is a {type(dataset).__name__}: expected what Dataset.from_arrays or load_data gives")
+    for name, value in experiment.optimizer.parameters:
+        if name in SHARES and not 0 <= value < 1:
+            raise ExperimentError(f"optimizer.parameters has {name} {value:g}: expected 0 or more, below 1")
     if experiment.schedule.warmup >= experiment.train.epochs:
         raise ExperimentError(
             f"schedule.warmup is {experiment.schedule.warmup:g} epochs, but train.epochs is {experiment.train.epochs}: "
@@ -124,6 +132,8 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
             )
 
 
+SHARES = ("momentum", "b1", "b2", "b3", "beta", "decay")
+"""Of optimizers' parameters, shares of what was before: of 1 and more, no training is without end."""
 ROUNDING = 1e-5
 """Of probabilities in float32."""
 DARK = 64
@@ -261,8 +271,6 @@ def fit(
     [0, 1, 1, 0]
     """
     started = time.perf_counter()
-    if not isinstance(dataset, Dataset | None):
-        raise DataError(f"dataset is a {type(dataset).__name__}: expected what Dataset.from_arrays or load_data gives")
     if workdir is not None:
         import_ahead()
     data = divided(experiment, load_for(experiment) if dataset is None else dataset)

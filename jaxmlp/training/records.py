@@ -1,5 +1,6 @@
 """What a run says of itself: a line an epoch, and its end."""
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -67,13 +68,18 @@ def from_json(kind: type[Record], given: Any) -> Record:
 
 
 def history_of(lines: Iterable[Any]) -> tuple[EpochRecord, ...]:
-    """Epochs from their lines, one after the other.
+    """Epochs from their lines, one after the other, each what JSON says or as it stands in a file.
 
     Raises:
-        ValueError: for what can't be a record's, or an epoch out of turn.
+        ValueError: for a line that is no record's, or an epoch out of turn.
     """
-    history = tuple(from_json(EpochRecord, line) for line in lines)
-    for number, record in enumerate(history, start=1):
+    history: tuple[EpochRecord, ...] = ()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = from_json(EpochRecord, json.loads(line) if isinstance(line, bytes) else line)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"line {number} is no record of an epoch") from error
+        history += (record,)
         if record.epoch != number or not math.isfinite(record.train_loss):
             raise ValueError(f"line {number} is of epoch {record.epoch}, train_loss {record.train_loss}")
     return history

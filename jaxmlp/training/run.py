@@ -85,11 +85,11 @@ class Run:
             raise RunError(
                 f"inputs have shape {inputs.shape}: expected (N, {n_0}), or (N, ...) with {n_0} in an example"
             )
-        if self.scale is not None:
-            rows = self.scale(rows)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.scale is not None:
+                rows = self.scale(rows)
             rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1)) if rows.dtype != np.uint8 else np.zeros(0)
         if bad.size:
             raise RunError(
                 f"inputs[{bad[0]}] has a number that is not finite in float32 ({bad.size:,} such of {len(rows):,}): "
@@ -201,9 +201,7 @@ class RunFolder:
 
     @staticmethod
     def refuse_used(path: Path) -> None:
-        """Raises a RunError where the folder holds a run, or files that a run would overwrite, or is a file."""
-        if path.is_file():
-            raise RunError(f"{path}: can't be written: it is a file: expected a folder, or a new name")
+        """Raises a RunError where the folder holds a run, or files that a run would overwrite."""
         used = [name for name in FILES if (path / name).exists()]
         if used and is_locked(path):
             raise RunError(trained_by_another(path))
@@ -428,7 +426,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise RunError(f"{folder}: can't be written: {reason}") from error
+        in_the_way = "; a file is where a folder is to be" * isinstance(error, FileExistsError | NotADirectoryError)
+        raise RunError(f"{folder}: can't be written: {reason}{in_the_way}") from error
 
 
 def probe(folder: Path) -> None:
@@ -525,7 +524,7 @@ def read(path: str | PathLike[str]) -> Kept:
         scale = scale_in(config["dataset"], experiment)
         surroundings = dict(config.get("environment", {}))
         file = folder / "metrics.jsonl"  # not there before the first epoch begins
-        history = history_of(read_lines(file))
+        history = history_of(file.read_bytes().splitlines() if file.exists() else [])
         file = folder / "result.json"
         result = from_json(Result, json.loads(file.read_text())) if file.exists() else None
         file = folder / "stopped.json"
@@ -537,24 +536,9 @@ def read(path: str | PathLike[str]) -> Kept:
         what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:
-        mended = "; --resume mends it" if file.name == "metrics.jsonl" and isinstance(error, ValueError) else ""
+        mended = "; --resume mends it" if file.name == "metrics.jsonl" and not isinstance(error, OSError) else ""
         raise RunError(f"{file}: the run can't be read: {reason_of(error)}{mended}") from error
     return Kept(experiment, labelled, surroundings, history, result, stopped, scale)
-
-
-def read_lines(file: Path) -> list[Any]:
-    """A file's lines, each JSON; none where there is no file.
-
-    Raises:
-        ValueError: for another line, which is named.
-    """
-    found = []
-    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"line {number} is no JSON") from error
-    return found
 
 
 def scale_in(dataset: dict[str, Any], experiment: Experiment) -> Scale | None:
@@ -585,7 +569,8 @@ def load(path: str | PathLike[str], *, best: bool = False) -> Run:
     like = shape_of_state(kept.experiment)
     snapshot = newest(folder, like, kept.experiment, aside=False)
     if snapshot is None:
-        why = kept.stopped.get("message", "an epoch that ends leaves one")
+        none = kept.stopped.get("message", "no epoch has ended yet")
+        why = "they are damaged or gone, and --resume trains anew" if kept.history else none
         raise RunError(f"{folder}: no checkpoint is whole: {why}")
     if kept.result is not None and len(snapshot.history) != kept.result.epochs:
         log.warning("jaxmlp: %s: its last checkpoint is gone; --resume trains it again", path)

@@ -30,7 +30,7 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
     A setting that the names of all runs tell, as a sweep's do, has no column. A narrow table has one column of
     settings, in which each run has those that it doesn't share with most.
     """
-    settings = {name: in_brief(settings_of(kept.experiment)) for name, (kept, _) in runs.items()}
+    settings = {name: settings_of(kept.experiment) for name, (kept, _) in runs.items()}
     every = differing([*settings.values()])
     titled = {field: field if title in OWN else title for field, title in zip(every, titles(every), strict=True)}
     cells = {name: {title: one.get(field, "") for field, title in titled.items()} for name, one in settings.items()}
@@ -52,14 +52,14 @@ def runs_table(runs: dict[str, tuple[Kept, bool]], narrow: bool = False) -> Tabl
         validation = "" if last is None else score(last.validation_accuracy, last.validation_loss)
         test = "" if kept.result is None else score(kept.result.test_accuracy, kept.result.test_loss)
         state = state_of(kept, training).replace(", ", "\n")
-        table.add_row(escape(name), state, *map(escape, cells[name].values()), validation, test)
+        table.add_row(escape(name), state, *(escape(in_brief(*cell)) for cell in cells[name].items()), validation, test)
     return table
 
 
-def in_brief(settings: dict[str, str]) -> dict[str, str]:
-    """The settings, but of many recorded quantities the number."""
-    quantities = settings["record.quantities"].split()
-    return settings | ({"record.quantities": f"{len(quantities)} of them"} if len(quantities) > 3 else {})
+def in_brief(title: str, value: str) -> str:
+    """A setting's value, but of many recorded quantities the number."""
+    count = len(value.split())
+    return f"{count} quantities" if title.endswith("quantities") and count > 3 else value
 
 
 OWN = ("run", "state", "validation", "test")
@@ -77,7 +77,7 @@ def most_common(cells: dict[str, dict[str, str]]) -> dict[str, str]:
 
 
 def listed(settings: dict[str, str]) -> str:
-    return ", ".join(f"{title} {value or '-'}" for title, value in settings.items())
+    return ", ".join(f"{title} {in_brief(title, value) or '-'}" for title, value in settings.items())
 
 
 def tells(name: str, title: str, value: str) -> bool:

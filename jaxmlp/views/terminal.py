@@ -11,7 +11,10 @@ ANY = 10_000
 
 
 class Terminal(Console):
-    """A rich console that wraps on terminals alone, and ends the command as others end when nobody reads on."""
+    """A rich console that wraps on terminals alone, whatever COLUMNS says.
+
+    When nobody reads on it ends the command as others end.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def write(path: Path, **changes: Any) -> Path:
 def test_a_file_that_is_cut_short_is_told_from_one_of_another_kind(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz")
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DataError, match=r"a.npz: can't be read as an NPZ file \(it begins as one, but is cut short"):
+    with pytest.raises(DataError, match=r"a.npz: can't be read as an NPZ file \(it begins as one, but is cut short\)"):
         load_npz(tmp_path / "a.npz", None)
 
 

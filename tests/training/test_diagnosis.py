@@ -57,6 +57,25 @@ def test_a_sick_run_is_named_and_a_healthy_one_is_not(
     assert all("\n" not in line for line in said.values())
 
 
+def test_a_warm_ups_first_step_which_updates_nothing_leaves_no_layer_behind(mnist: Dataset, tmp_path: Path) -> None:
+    schedule, train = Schedule(warmup=1.0), Train(3, 32)
+    experiment = Experiment(DEEP, Data(validation=1000), Optimizer("sgd", 0.1), train, RECORD, schedule=schedule)
+    jaxmlp.fit(experiment, mnist, workdir=tmp_path / "run")
+    assert {*findings(read_figures(tmp_path / "run", mnist))} == {"layer"}
+
+
+def test_of_layers_left_behind_one_that_was_so_from_the_first_update_is_named(digits: Dataset, tmp_path: Path) -> None:
+    figures = run_on(tmp_path, digits, Network((20, 64, 64, 3)), Optimizer("sgd", 10.0), 3)
+    ratios = np.tile(np.float32([9e-4, 8e-4, 1]), (figures.steps, 1))
+    first = np.vstack([np.float32([1e-5, 2e-2, 1]), ratios[1:]])
+    recordings = tuple({"update_ratio": each} for each in (first, ratios, ratios))
+    said = findings(replace(figures, recordings=recordings))
+    assert {*said} == {"layer"}
+    assert said["layer"].startswith(
+        "layer 1 hardly learns: a step changes it by 9.0e-04 of its norm, layer 3 by 1.0e+00"
+    )
+
+
 def test_units_dead_from_the_start_are_laid_to_no_step(digits: Dataset, tmp_path: Path) -> None:
     positive = [part._replace(inputs=abs(part.inputs) + 1) for part in (digits.train, digits.test)]
     network = Network((20, 40, 3), "relu", "softmax", "cross_entropy")

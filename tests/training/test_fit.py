@@ -83,9 +83,10 @@ def test_a_run_begins_with_what_init_draws_bit_for_bit() -> None:
     code = """
 import jax, numpy, jaxmlp
 from jaxmlp.training.epoch import initial_state
-network = jaxmlp.Network((20, 8, 3))
-run, drawn = initial_state(jaxmlp.Experiment(network)).params, jaxmlp.init(jax.random.key(0), network)
-jax.tree.map(numpy.testing.assert_array_equal, run, drawn)
+for initializer in ("scaled", "orthogonal", "glorot_uniform"):
+    network = jaxmlp.Network((20, 8, 3), initializer=initializer)
+    run, drawn = initial_state(jaxmlp.Experiment(network)).params, jaxmlp.init(jax.random.key(0), network)
+    jax.tree.map(numpy.testing.assert_array_equal, run, drawn)
 """
     users = os.environ | {"XLA_FLAGS": ""}  # those of the tests change last bits
     subprocess.run([sys.executable, "-c", code], check=True, env=users)
@@ -134,14 +135,19 @@ def test_a_batch_larger_than_the_data_is_the_full_set(digits: Dataset) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_arrays_in_place_of_a_dataset_are_refused(digits: Dataset) -> None:
     arrays: Any = (*digits.train, *digits.test)
-    with pytest.raises(DataError, match="dataset is a tuple: expected what Dataset.from_arrays or load_data gives"):
-        jaxmlp.fit(EXPERIMENT, arrays)
+    for function in (jaxmlp.fit, jaxmlp.compare, jaxmlp.check_experiment):
+        with pytest.raises(DataError, match="dataset is a tuple: expected what Dataset.from_arrays or load_data gives"):
+            function(EXPERIMENT, arrays)
 
 
 @pytest.mark.parametrize("what", ["outputs", "predict"])
+@pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
-def test_inputs_that_are_not_finite_have_no_outputs(what: str, number: float, digits: Dataset) -> None:
-    run = jaxmlp.fit(replace(EXPERIMENT, train=Train(epochs=1)), digits)
+def test_inputs_that_are_not_finite_have_no_outputs(
+    what: str, standardize: bool, number: float, digits: Dataset
+) -> None:
+    data = Data(validation=40, standardize=standardize)
+    run = jaxmlp.fit(replace(EXPERIMENT, data=data, train=Train(epochs=1)), digits)
     inputs = np.zeros((3, 20))
     inputs[1, 7] = number
     with pytest.raises(RunError, match=r"inputs\[1\] has a number that is not finite in float32 \(1 such of 3\)"):

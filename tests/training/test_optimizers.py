@@ -197,8 +197,6 @@ def test_parameters_go_by_optaxs_names(name: str, parameters: dict, same: optax.
         ({"parameters": (("momentum", math.nan),)}, "expected each name once, and finite numbers"),
         ({"parameters": (("momentum",),)}, "expected names and numbers, such as momentum 0.9"),
         ({"parameters": (("momentum", "much"),)}, "expected names and numbers, such as momentum 0.9"),
-        ({"parameters": (("momentum", 9.0),)}, "optimizer.parameters has momentum 9: expected 0 or more, below 1"),
-        ({"name": "adam", "parameters": (("b2", 1.0),)}, "optimizer.parameters has b2 1: expected 0 or more, below 1"),
         ({"parameters": 3}, "expected names and numbers, such as momentum 0.9"),
         ({"weight_decay": -1.0}, "optimizer.weight_decay is -1.0: expected a finite number of 0 or more, or None"),
         ({"clip_norm": math.inf}, "optimizer.clip_norm is inf: expected a finite number of 0 or more, or None"),

@@ -262,6 +262,7 @@ def test_who_lost_the_folder_does_not_say_there_why_it_stopped(digits: Dataset, 
 
 SCRIPT = """
 import os, random, signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import jax, optax, orbax.checkpoint, tensorboardX, jaxmlp, jaxmlp.training.fit as fitting
@@ -283,15 +284,15 @@ experiment = Experiment(
 fitting.FIRST_PORTION = 5
 
 
-def steps():
-    '''Of the newest checkpoint of the run that is broken off.'''
-    return max((int(path.name) for path in kept(place / "broken" / "checkpoints")), default=0)
+def steps(name):
+    '''Of the run's newest checkpoint.'''
+    return max((int(path.name) for path in kept(place / name / "checkpoints")), default=0)
 
 
-def child(name, saves=None, epochs=None):
-    '''Trains, or goes on: so many epochs in all; or until it is killed, while it saves for the next time after so many
-    or not long after.'''
-    pid, before = os.fork(), steps()
+def child(name, saves=None, epochs=None, experiment=experiment):
+    '''Trains, or goes on: to the end, or so many epochs in all; or until it is killed, while it saves for the next
+    time after so many or not long after.'''
+    pid, before = os.fork(), steps(name)
     if not pid:
         status = 1
         try:
@@ -302,6 +303,7 @@ def child(name, saves=None, epochs=None):
                 experiment, dataset, workdir=place / name, resume=True,
                 report=lambda record: ended.append(record.epoch), stop=lambda: ended[-1:] == [epochs],
             )
+            status = 0
         except StoppedError:
             status = 0
         finally:
@@ -310,9 +312,9 @@ def child(name, saves=None, epochs=None):
         took = 0.02  # seconds from one checkpoint to the next, soon measured
         for _ in range(saves):
             begun = time.monotonic()
-            while steps() == before:
+            while steps(name) == before:
                 time.sleep(0.001)
-            before, took = steps(), time.monotonic() - begun
+            before, took = steps(name), time.monotonic() - begun
         while not any((place / name / "checkpoints").glob("*.part")):
             time.sleep(0.001)
         time.sleep(chance.random() * took)
@@ -327,8 +329,11 @@ while killed < kills:
     killed += 1
     advanced += kept(place / "broken" / "checkpoints")[-1:] != before
     saving += any((place / "broken" / "checkpoints").glob("*.part"))
-epochs = steps() // 44 + 20  # of 44 steps each
+epochs = steps("broken") // 44 + 20  # of 44 steps each
 assert child("broken", epochs=epochs) == child("whole", epochs=epochs) == 0
+brief = replace(experiment, train=Train(epochs=300, batch_size=8))
+assert child("killed once", saves=1, experiment=brief) == signal.SIGKILL
+assert child("killed once", experiment=brief) == child("never", experiment=brief) == 0
 print(killed, saving, advanced)
 """
 
@@ -345,6 +350,7 @@ def test_a_run_killed_50_times_mostly_while_saving_goes_on_bit_for_bit_as_withou
     assert not [path for path in (tmp_path / "broken" / "checkpoints").iterdir() if path.name.startswith("damaged")]
     assert_as_far_the_same(tmp_path / "whole", tmp_path / "broken")
     assert len(lines(tmp_path / "whole")) > 20  # epochs, the last of them without a break
+    assert_the_same(tmp_path / "never", tmp_path / "killed once")
 
 
 TRAINER = """

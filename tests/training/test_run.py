@@ -107,7 +107,9 @@ def test_an_interrupted_run_keeps_its_last_whole_epoch(digits: Dataset, tmp_path
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_place_that_cannot_hold_a_run_is_refused(place: str, digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="can't be written: (Not a directory|it is a file: expected a folder)"):
+    with pytest.raises(
+        RunError, match="can't be written: (Not a directory|File exists); a file is where a folder is to be"
+    ):
         jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / place)
 
 
@@ -215,7 +217,9 @@ def test_what_is_no_record_is_a_clear_error(name: str, old: str, new: str, folde
 def test_a_line_that_is_cut_off_is_named_and_going_on_mends_it(digits: Dataset, folder: Path) -> None:
     whole = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(whole + '{"epoch')
-    message = rf"metrics.jsonl: the run can't be read: line {whole.count(chr(10)) + 1} is no JSON; --resume mends it"
+    message = (
+        rf"metrics.jsonl: the run can't be read: line {whole.count(chr(10)) + 1} is no record of an epoch; --resume"
+    )
     with pytest.raises(RunError, match=message):
         jaxmlp.load(folder)
     jaxmlp.fit(
