@@ -13,7 +13,7 @@ import jaxmlp
 from jaxmlp import Batch, GradientError, Layer, Network, NetworkError
 from jaxmlp.activations import ActivationName
 from jaxmlp.losses import LossName
-from jaxmlp.network import INITIALIZERS, masks, smoothed, wanted
+from jaxmlp.network import INITIALIZERS, masks, rows_drawn, smoothed, wanted
 
 SIZES = st.lists(st.integers(1, 12), min_size=2, max_size=6).map(tuple)
 
@@ -331,6 +331,7 @@ def test_a_label_in_8_bits_is_one_of_more_than_256_outputs() -> None:
 
 def test_drawing_parameters_once_more_compiles_nothing(caplog: pytest.LogCaptureFixture) -> None:
     network = Network((7, 5, 3))
+    rows_drawn.clear_cache()
     with jax.log_compiles():
         for seed in range(3):
             jaxmlp.init(jax.random.key(seed), network)
