@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmlp.activations import RANGES
 from jaxmlp.data.dataset import Dataset, Examples, Scale, on_device, split_indices
 from jaxmlp.data.sources import load_data
+from jaxmlp.devices import on_cpu
 from jaxmlp.errors import DataError, DivergedError, ExperimentError, LabelError, OutOfMemoryError, StoppedError
 from jaxmlp.losses import BOUNDED
-from jaxmlp.network import Params
+from jaxmlp.network import Network, Params
 from jaxmlp.training.batches import Feed, converted, order_of
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
@@ -63,10 +65,12 @@ def load_for(experiment: Experiment, load: Callable[[str, int], Dataset] = load_
 def check_fit(experiment: Experiment, dataset: Dataset) -> None:
     """Raises an ExperimentError where the experiment doesn't fit the data, or its warm-up its epochs.
 
-    So it does for a momentum of 1 and more. Raises a DataError where the data set is something else.
+    So it does for a momentum of 1 and more. Raises a DataError where the data set is something else, an
+    OutOfMemoryError where the network can't be in memory.
     """
     if not isinstance(dataset, Dataset):
         raise DataError(f"dataset is a {type(dataset).__name__}: expected what Dataset.from_arrays or load_data gives")
+    refuse_giants(experiment.network)
     for name, value in experiment.optimizer.parameters:
         if name in SHARES and not 0 <= value < 1:
             raise ExperimentError(f"optimizer.parameters has {name} {value:g}: expected 0 or more, below 1")
@@ -130,6 +134,19 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
                 f"{high:.7g}: expected {range_}; for other targets, network.loss squared_error with network.output "
                 "identity"
             )
+
+
+def refuse_giants(network: Network) -> None:
+    """Raises an OutOfMemoryError where a network's parameters, gradient and checkpoint are more than the host can hold.
+
+    Linux gives out more memory than there is, and ends the process, or another's, when it is used.
+    """
+    needed, there = 3 * 4 * network.parameters, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if on_cpu() and needed > there:
+        raise OutOfMemoryError(
+            f"{network} has {network.parameters:,} parameters: training takes {needed / 1e9:,.0f} GB or more, and this "
+            f"machine has {there / 1e9:,.0f}: try a smaller network.sizes"
+        )
 
 
 SHARES = ("momentum", "b1", "b2", "b3", "beta", "decay")
@@ -256,7 +273,7 @@ def fit(
         RunError: for a folder that holds a run already, or one of other settings, that somebody else trains in, or that
             can't be written.
         DivergedError: where a loss or a parameter is not a number any more.
-        OutOfMemoryError: where a batch is too large.
+        OutOfMemoryError: where a batch or the network is too large.
         StoppedError: where `stop` said so.
 
     >>> import numpy as np

@@ -221,6 +221,16 @@ def test_a_lack_of_memory_names_the_batch_size_to_try(error: Exception) -> None:
         raise jax.errors.JaxRuntimeError("INTERNAL: another")
 
 
+@pytest.mark.parametrize("function", [jaxmlp.fit, jaxmlp.compare, jaxmlp.check_experiment])
+def test_a_network_larger_than_the_machine_is_refused_before_anything_is_drawn(function: Any) -> None:
+    giant = replace(EXPERIMENT, network=Network((4, 10**7, 10**7, 3), output="identity"))
+    message = (
+        r"has 100,000,090,000,003 parameters: training takes 1,200,001 GB or more, and this machine has [\d,]+: try"
+    )
+    with pytest.raises(OutOfMemoryError, match=message):
+        function(giant, dataset())
+
+
 def test_too_little_memory_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(SMALL)
     x, y = np.zeros((20_000, 6), np.float32), np.arange(20_000) % 4
