@@ -49,13 +49,20 @@ def _load(source: str, classes: int | None) -> Dataset:
     elif kind == "tfds" and place:
         dataset = load_tfds(place)
     else:
-        meant = [
-            f"{near}:{place}" for near in difflib.get_close_matches(kind.lower(), ("idx", "npz", "tfds"), 1) if place
-        ]
-        if not colon:
-            folder = [f"idx:{plain}"] if isdir(plain) else []  # noqa: PTH112  (Path.is_dir raises for a name too long)
-            meant = [f"npz:{plain}"] if plain.endswith(".npz") else folder
-            meant = difflib.get_close_matches(kind.lower(), ["mnist"]) or meant
-        hint = f" (did you mean {source.removesuffix(plain)}{meant[0]}?)" if meant else ""
+        near = meant(plain)
+        hint = f" (did you mean {source.removesuffix(plain)}{near}?)" if near else ""
         raise DataError(f"data.source is {source!r}{hint}: expected {SOURCES}, or dct: and one of these")
     return dataset if plain == source else transformed(dataset)
+
+
+def meant(source: str) -> str | None:
+    """What a source that is none may have been meant to be."""
+    kind, colon, place = source.partition(":")
+    if colon:
+        near = difflib.get_close_matches(kind.lower(), ("idx", "npz", "tfds"), 1)
+        return f"{near[0]}:{place}" if near and place else None
+    if difflib.get_close_matches(kind.lower(), ["mnist"]):
+        return "mnist"
+    if source.endswith(".npz"):
+        return f"npz:{source}"
+    return f"idx:{source}" if isdir(source) else None  # noqa: PTH112  (Path.is_dir raises for a name too long)
