@@ -20,6 +20,7 @@ there: D^l = f_l'(z^l)^T (M^l * (D^(l+1) W^(l+1)^T)). The penalty l2/2 |W^l|^2 a
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -44,7 +45,8 @@ from jaxmlp.products import PARTS, held, kernel_gradient, sent_back, turns
 class Trace(NamedTuple):
     """A batch's whole backward pass, per example and not yet averaged: a pytree.
 
-    Everything else is a contraction of it: `mean_gradient(trace)` is one.
+    Everything else is a contraction of it: `mean_gradient(trace)` is one. It is of the examples' costs C_i, in which
+    the penalty on the weights has no part.
     """
 
     inputs: tuple[Float[Array, "B _"], ...]
@@ -105,7 +107,7 @@ def summed(inputs: tuple[Float[Array, "B _"], ...], deltas: tuple[Float[Array, "
 
 
 def mean_gradient(trace: Trace) -> Params:
-    """The gradient of the (weighted) mean cost: per layer `A^T D / B` and `sum_i D_i / B`."""
+    """The gradient of the (weighted) mean of C_i, without the penalty: per layer `A^T D / B` and `sum_i D_i / B`."""
     share = shares(trace.losses, trace.weights)
     return summed(trace.inputs, tuple(share[:, None] * D for D in trace.deltas))
 
@@ -116,6 +118,12 @@ def decayed(gradient: Params, params: Params, network: Network) -> Params:
         return gradient
     pairs = zip(gradient, params, strict=True)
     return tuple(Layer(G.kernel + network.l2 * layer.kernel, G.bias) for G, layer in pairs)
+
+
+def typed(gradient: Params, params: Params) -> Params:
+    """The gradient in the parameters' types, which may be narrower than the inputs'."""
+    same: Params = jax.tree.map(lambda G, theta: G.astype(theta.dtype), gradient, params)
+    return same
 
 
 def value_and_backprop(
@@ -139,7 +147,7 @@ def value_and_backprop(
     D = passed_back(share[:, None] * output.delta(z[-1], a[-1], y), z, a, params, network, M, turned)
     cost = jnp.sum(share * C)
     gradient = decayed(summed(dropped(a[:-1], M), D, turned), params, network)
-    return cost + penalty(params, network) if network.l2 else cost, gradient
+    return cost + penalty(params, network) if network.l2 else cost, typed(gradient, params)
 
 
 def backprop(params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None) -> Params:

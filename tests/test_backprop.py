@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +161,18 @@ def test_a_network_with_every_regulariser_passes_the_check_of_its_gradient() -> 
         return decayed(summed(dropped(a[:-1], M), D), params, network)
 
     assert not check(jaxmlp.loss, masks_forgotten_on_the_way_back, params, batch, REGULARISED, KEY).passed
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_parameters_have_a_gradient_as_narrow_whatever_the_inputs(dtype: Any, l2: float) -> None:
+    network = Network((5, 4, 3), l2=l2)
+    params = jaxmlp.init(jax.random.key(0), network, dtype)
+    batch = Batch(jnp.ones((2, 5), jnp.float32), jnp.asarray([0, 2]))
+    with jax.numpy_dtype_promotion("standard"):
+        ours, theirs = (gradient(params, batch, network) for gradient in (jaxmlp.backprop, jax.grad(jaxmlp.loss)))
+    assert jax.tree.map(lambda leaf: leaf.dtype, ours) == jax.tree.map(lambda leaf: leaf.dtype, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(*map(np.float32, (a, b)), rtol=0.03, atol=1e-3), ours, theirs)
 
 
 def test_without_a_key_nothing_is_dropped() -> None:

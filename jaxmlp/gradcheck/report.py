@@ -99,6 +99,9 @@ class GradientReport:
         """Whether the gradient is right."""
         return not self.problems and all(leaf.status != "fail" for leaf in self.leaves)
 
+    def __bool__(self) -> bool:
+        return self.passed
+
     def raise_on_failure(self) -> None:
         """Raise a `GradientError` with the whole report, unless the check passed."""
         if not self.passed:

@@ -17,7 +17,7 @@ from jaxmlp.network import Params, loss
 from jaxmlp.training.batches import fill_weights, gather, in_order, order_of
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import Recipe, initial_state, key_of, prepared, train_epoch
-from jaxmlp.training.fit import divided, ignore
+from jaxmlp.training.fit import divided, ignore, load_for
 
 Tree = TypeVar("Tree")
 
@@ -37,7 +37,7 @@ CHECKED = 1024
 
 def check_experiment(
     experiment: Experiment,
-    dataset: Dataset,
+    dataset: Dataset | None = None,
     *,
     starting: Callable[[str], None] = ignore,
     report: Callable[[Checked], None] = ignore,
@@ -51,7 +51,7 @@ def check_experiment(
 
     Args:
         experiment: whose network, data and batches the gradient is checked on.
-        dataset: what to train on.
+        dataset: what to train on; by default what `experiment.data.source` names.
         starting: is called with what is about to be done, such as "checking at initialisation, float32".
         report: is called with each check.
 
@@ -59,7 +59,7 @@ def check_experiment(
         DataError: for a validation split that leaves nothing to train on.
         ExperimentError: for a network whose sizes don't fit the data.
     """
-    dataset = divided(experiment, dataset).dataset
+    dataset = divided(experiment, load_for(experiment) if dataset is None else dataset).dataset
     train, count = experiment.train, dataset.train.size
     examples = on_device(dataset.train)
     order, rows = (

@@ -30,7 +30,7 @@ from jaxmlp.training.epoch import (
     sound_mean,
     train_epoch,
 )
-from jaxmlp.training.fit import diverged, divided, ignore, refuse_divergence
+from jaxmlp.training.fit import diverged, divided, ignore, load_for, refuse_divergence
 from jaxmlp.training.program import Program
 
 
@@ -122,10 +122,12 @@ def step_times(
     return np.reshape(seconds, (-1, 2))[1:]
 
 
-def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair], None] = ignore) -> Comparison:
+def compare(
+    experiment: Experiment, dataset: Dataset | None = None, *, report: Callable[[Pair], None] = ignore
+) -> Comparison:
     """Trains the experiment with both gradients, an epoch of each in turn, from the same start on the same batches.
 
-    Then it times them.
+    Then it times them. The data set is by default what `experiment.data.source` names.
 
     Raises:
         DataError: for a validation split that leaves nothing to train on.
@@ -137,7 +139,7 @@ def compare(experiment: Experiment, dataset: Dataset, *, report: Callable[[Pair]
             f"privacy.epsilon is {experiment.privacy.epsilon:g}, but the automatic gradient can't train privately: "
             "expected None to compare, as by --privacy.epsilon None"
         )
-    dataset, held_out, *_ = divided(experiment, dataset)
+    dataset, held_out, *_ = divided(experiment, load_for(experiment) if dataset is None else dataset)
     network, train, count = experiment.network, experiment.train, dataset.train.size
     recipe = Recipe.of(experiment, dataset.shape, math.ceil(count / min(train.batch_size, count)))
     examples, validation = on_device(dataset.train), portions(held_out)

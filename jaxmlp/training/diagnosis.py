@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmlp.data.dataset import Dataset, Examples, split_indices
-from jaxmlp.errors import RunError
+from jaxmlp.errors import ExperimentError, RunError
 from jaxmlp.training.fit import load_for
 from jaxmlp.training.instruments import OF_EXAMPLES
 from jaxmlp.training.optimizers import rate
 from jaxmlp.training.recording import Recording, finite_mean
-from jaxmlp.training.run import Run, load, read
+from jaxmlp.training.run import CHECKSUM, Kept, Run, load, read
 
 ADVISED = "noise_scale gradient_norm update_ratio saturation dead_units example_losses"
 """What the rules need; docs/diagnosis.md has what it costs."""
@@ -112,7 +112,7 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
         except Exception as error:  # of whatever kind zipfile, and NumPy with a damaged header raise
             raise RunError(f"{file}: can't be read as what epoch {line.epoch} recorded: {error}") from error
     if dataset is None:
-        dataset = load_for(run.experiment)
+        dataset = data_of(folder, there)
     chosen, seed = run.experiment.data, run.experiment.train.seed
     _, rest = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)
     kept = {recording[name].shape for recording in recordings for name in OF_EXAMPLES if name in recording}
@@ -123,6 +123,22 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     bare = Figures(run, tuple(recordings), examples, rest, dataset.shape, np.zeros(0, np.int64), ())
     ranked = replace(bare, ranking=rank(bare))
     return replace(ranked, suspects=suspects(ranked))
+
+
+def data_of(folder: Path, there: Kept) -> Dataset:
+    """What the experiment's `data.source` names, if it is what the run was trained on; see `read_figures`."""
+    source, name = there.experiment.data.source, there.data.get("name")
+    other = RunError(
+        f"{folder}: the run was trained on {name}, which is not what data.source names, {source}: expected to be given "
+        "it, by jaxmlp.training.diagnosis.read_figures(folder, dataset)"
+    )
+    try:
+        found = load_for(there.experiment)
+    except ExperimentError as error:
+        raise other from error
+    if found.name != name or there.data.get(CHECKSUM, found.checksum()) != found.checksum():
+        raise other
+    return found
 
 
 def stayed(figures: Figures, name: str) -> Float[np.ndarray, " N"] | None:

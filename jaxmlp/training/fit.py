@@ -99,7 +99,9 @@ def check_fit(experiment: Experiment, dataset: Dataset) -> None:
     expected = (1, 2) if dataset.labelled and dataset.outputs == 2 else (dataset.outputs,)
     if n[-1] not in expected:
         kind, hint = f"labels of {dataset.outputs} classes", ""
-        if dataset.labelled and n[-1] == 1:
+        if dataset.labelled and not (dataset.train.targets == 0).any():
+            hint = "; labels count from 0, but none is 0"
+        elif dataset.labelled and n[-1] == 1:
             hint = "; targets of a floating type, such as float32, are no labels but wanted outputs"
         if not dataset.labelled:
             kind = f"{dataset.outputs} wanted outputs an example (numbers of a floating type; labels take a whole type)"
@@ -290,12 +292,13 @@ def fit(
     started = time.perf_counter()
     if workdir is not None:
         import_ahead()
-    data = divided(experiment, load_for(experiment) if dataset is None else dataset)
+    whole = load_for(experiment) if dataset is None else dataset
+    data = divided(experiment, whole)
     private = PrivateTraining.of(experiment, data.dataset.train.size)
     with memory_for(experiment):
         if workdir is None:
             return trained(experiment, data, private, None, report, stop, started)
-        folder = RunFolder.open(workdir, experiment, data.dataset, data.scale, resume)
+        folder = RunFolder.open(workdir, experiment, data.dataset, whole.checksum(), data.scale, resume)
         try:
             ended = folder.ended()
             if ended is not None:

@@ -163,9 +163,16 @@ class RunFolder:
 
     @staticmethod
     def open(
-        path: str | PathLike[str], experiment: Experiment, dataset: Dataset, scale: Scale | None, resume: bool
+        path: str | PathLike[str],
+        experiment: Experiment,
+        dataset: Dataset,
+        checksum: str,
+        scale: Scale | None,
+        resume: bool,
     ) -> "RunFolder":
         """A new run in the folder `path`, which is made where it doesn't exist; or the run that is there, to go on.
+
+        `dataset` is what is trained on, `checksum` that of the whole that it was cut from.
 
         Raises:
             RunError: where somebody else trains there; where the folder holds a run already (it is left as it is) and
@@ -181,6 +188,7 @@ class RunFolder:
                 "labelled": dataset.labelled,
                 "train": dataset.train.size,
                 "test": dataset.test.size,
+                CHECKSUM: checksum,
             }
             | ({} if scale is None else {name: array.tolist() for name, array in scale._asdict().items()}),
         }
@@ -365,7 +373,8 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
     other = [
         f"{name.removeprefix('experiment.')} was {theirs.get(name)}, and is {ours.get(name)}"
         for name in {**theirs, **ours}
-        if ours.get(name) != theirs.get(name) and not name.startswith("experiment.checkpoint.")
+        if ours.get(name) != theirs.get(name, ours.get(name) if name == f"dataset.{CHECKSUM}" else None)
+        and not name.startswith("experiment.checkpoint.")
     ]
     if other:
         raise RunError(
@@ -374,6 +383,8 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         )
 
 
+CHECKSUM = "checksum"
+"""Runs from before there was one have none in their config.json."""
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a file of a run may raise, whatever stands in it."""
 
@@ -508,6 +519,8 @@ class Kept:
     stopped: dict[str, str] = field(default_factory=dict)
     """Its `kind`, such as diverged, and the `message`, where it ended before its end and could say so."""
     scale: Scale | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    """What config.json says of the data set: its name, sizes and checksum."""
 
 
 def read(path: str | PathLike[str]) -> Kept:
@@ -538,7 +551,7 @@ def read(path: str | PathLike[str]) -> Kept:
     except UNREADABLE as error:
         mended = "; --resume mends it" if file.name == "metrics.jsonl" and not isinstance(error, OSError) else ""
         raise RunError(f"{file}: the run can't be read: {reason_of(error)}{mended}") from error
-    return Kept(experiment, labelled, surroundings, history, result, stopped, scale)
+    return Kept(experiment, labelled, surroundings, history, result, stopped, scale, dict(config["dataset"]))
 
 
 def scale_in(dataset: dict[str, Any], experiment: Experiment) -> Scale | None:

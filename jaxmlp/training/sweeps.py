@@ -165,11 +165,13 @@ def sweep(
     [True, True]
     """
     if not isinstance(experiments, Iterable):
-        raise ExperimentError(f"experiments is a {type(experiments).__name__}: expected a list of jaxmlp.Experiments")
+        raise ExperimentError(
+            f"experiments has type {type(experiments).__name__}: expected a list of jaxmlp.Experiments"
+        )
     experiments = tuple(experiments)
     for i, one in enumerate(experiments):
         if not isinstance(one, Experiment):
-            raise ExperimentError(f"experiments[{i}] is a {type(one).__name__}: expected a jaxmlp.Experiment")
+            raise ExperimentError(f"experiments[{i}] has type {type(one).__name__}: expected a jaxmlp.Experiment")
     names, load = names_of(experiments), lru_cache(maxsize=1)(load_data)
 
     def data_of(experiment: Experiment) -> Dataset:

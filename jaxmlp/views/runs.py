@@ -100,6 +100,7 @@ def run_table(kept: Kept, training: bool, folder: Path) -> Table:
     table.add_row("run folder", escape(str(folder)))
     for name, value in settings_of(kept.experiment).items():
         table.add_row(name, escape(value))
+    table.add_row("trained on", escape(str(kept.data.get("name", ""))))
     for name in ("command", "git", "devices"):
         if kept.environment.get(name):
             table.add_row(name, escape(shown(kept.environment[name])))

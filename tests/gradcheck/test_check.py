@@ -101,6 +101,14 @@ def test_of_a_gradient_that_is_0_it_is_said_that_little_can_be_told() -> None:
     assert report.notes == ("['a']: every element is 0, as of many a wrong gradient here: check at other parameters",)
 
 
+@pytest.mark.parametrize(("factor", "name"), [(-1, "the sign -1"), (2, "2")])
+@pytest.mark.parametrize("w", [[0.0, 3.0, -2.0, 4.0], [0.0, 1.0, -2.0, 3.0, -4.0, 5.0]])
+def test_the_cause_is_that_of_the_elements_that_are_at_no_kink(factor: int, name: str, w: list[float]) -> None:
+    report = check_gradients(lambda w: jnp.sum(jnp.abs(w)), lambda w: factor * jnp.sign(w), jnp.asarray(w))
+    assert not report
+    assert report.causes == (f"params: the gradient times {name}",)
+
+
 @pytest.mark.parametrize("size", [5, 500])
 def test_a_custom_vjp_is_checked_by_finite_differences(size: int) -> None:
     w = jnp.linspace(0.0, 3.0, size)

@@ -261,6 +261,19 @@ def test_of_a_run_that_diverged_before_an_epoch_ended_it_is_said_why_there_is_no
             jaxmlp.load(folder)
 
 
+def test_a_run_on_other_data_than_its_source_names_is_not_diagnosed_by_those(mnist: Dataset, tmp_path: Path) -> None:
+    own = replace(mnist, name="own")
+    for number, network in enumerate([LESSON, Network((784, 4, 11))]):
+        dataset = own if number == 0 else replace(own, classes=11)
+        experiment = Experiment(network, train=Train(1), record=Record(("example_losses",)))
+        jaxmlp.fit(experiment, dataset, workdir=tmp_path / str(number))
+        with pytest.raises(
+            RunError, match="trained on own, which is not what data.source names, mnist: expected to be g"
+        ):
+            read_figures(tmp_path / str(number))
+        assert read_figures(tmp_path / str(number), dataset).ranking.size
+
+
 def test_what_was_not_recorded_is_said_to_be_unjudged(small: Any, digits: Dataset) -> None:
     folder = small("loss", "noise_scale", "gradient_norm", "update_ratio", "saturation", "dead_units")
     assert unjudged(read_figures(folder, digits)) == "not recorded, and so not judged by: example_losses"

@@ -132,6 +132,13 @@ def test_a_batch_larger_than_the_data_is_the_full_set(digits: Dataset) -> None:
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
+def test_of_labels_that_count_from_1_it_is_said(digits: Dataset) -> None:
+    train, test = (part._replace(targets=part.targets + 1) for part in (digits.train, digits.test))
+    from_1 = Dataset.from_arrays(*train, *test)
+    with pytest.raises(ExperimentError, match="expected 4 as the last size; labels count from 0, but none is 0"):
+        jaxmlp.fit(EXPERIMENT, from_1)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_arrays_in_place_of_a_dataset_are_refused(digits: Dataset) -> None:
     arrays: Any = (*digits.train, *digits.test)

@@ -133,6 +133,20 @@ def test_the_checkpoints_in_the_middle_of_an_epoch_are_of_no_consequence(
     assert_the_same(tmp_path / "seldom", tmp_path / "often")
 
 
+def test_a_run_does_not_go_on_with_other_data_of_the_same_sizes(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path, stop=lambda: True)
+    inputs = digits.train.inputs.copy()
+    inputs[7, 3] += 1
+    other = replace(digits, train=digits.train._replace(inputs=inputs))
+    with pytest.raises(RunError, match="dataset.checksum was [0-9a-f]{8}, and is [0-9a-f]{8}: expected the settings"):
+        jaxmlp.fit(EXPERIMENT, other, workdir=tmp_path, resume=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["dataset"]["checksum"]  # as of runs from before there was one
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path, resume=True).result
+
+
 def test_one_program_serves_all_parts_of_all_epochs(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxmlp.training.epoch import train_steps
 
@@ -250,7 +264,7 @@ def test_who_lost_the_folder_writes_nothing_into_what_came_in_its_place(digits: 
 
 def test_who_lost_the_folder_does_not_say_there_why_it_stopped(digits: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    folder = RunFolder.open(run, EXPERIMENT, digits, None, resume=False)
+    folder = RunFolder.open(run, EXPERIMENT, digits, digits.checksum(), None, resume=False)
     run.rename(tmp_path / "gone")
     run.mkdir()
     folder.stopped("diverged", "in epoch 1")

@@ -45,7 +45,9 @@ def test_a_folder_holds_what_the_design_says(folder: Path) -> None:
     ]
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"] == json.loads(json.dumps(EXPERIMENT.as_dict()))
+    checksum = config["dataset"].pop("checksum")
     assert config["dataset"] == {"name": "digits", "labelled": True, "train": 163, "test": 50}
+    assert re.fullmatch("[0-9a-f]{8}", checksum)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"train_loss", "validation_loss", "validation_accuracy", "seconds"} <= lines[0].keys()

@@ -83,9 +83,9 @@ def test_what_a_sweep_sets_is_where_its_runs_differ_from_what_it_was_given() -> 
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_list_of_experiments_is_refused() -> None:
-    with pytest.raises(ExperimentError, match="experiments is a Experiment: expected a list of jaxmlp.Exp"):
+    with pytest.raises(ExperimentError, match="experiments has type Experiment: expected a list of jaxmlp.Exp"):
         jaxmlp.sweep(BASE)
-    with pytest.raises(ExperimentError, match=r"experiments\[1\] is a Network: expected a jaxmlp.Experiment"):
+    with pytest.raises(ExperimentError, match=r"experiments\[1\] has type Network: expected a jaxmlp.Experiment"):
         jaxmlp.sweep([BASE, BASE.network])
 
 
