@@ -640,10 +640,9 @@ def override(
     file = read_experiment(path)
     about = file.about.replace("jaxmlp train ", f"jaxmlp {command} ")
     if command in ("check", "compare"):
-        about += f"\n\nOf any train.gradient: {command} has both."
-        if any(
-            name.partition("=")[0] == "--train.gradient" for name in arguments if not {"-h", "--help"} & {*arguments}
-        ):
+        about += f"\n\nWhatever train.gradient is: {command} has both."
+        asked = {name.partition("=")[0] for name in arguments}
+        if "--train.gradient" in asked and not {"-h", "--help"} & asked:
             raise ExperimentError(f"--train.gradient: {command} has both gradients: expected other fields")
     if command == "sweep" and {"-h", "--help"} & {*arguments}:
         from jaxmlp.training.sweeps import set_by

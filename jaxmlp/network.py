@@ -241,7 +241,7 @@ def truncated_normals(keys: Key[Array, " L"], counts: Sequence[int], dtype: DTyp
     return [drawn[l] for l in range(len(counts))]
 
 
-@partial(jax.jit, static_argnums=(1, 2))  # that of a function made in each call would be compiled in each
+@partial(jax.jit, static_argnums=(1, 2))  # else the scan in `lax.map` is compiled anew in each call
 def rows_drawn(keys: Key[Array, " n"], size: int, dtype: DTypeLike) -> Float[Array, "n {size}"]:
     """By each key a row of standard normal numbers of which none is beyond two deviations, one row after the other."""
     draw = partial(jax.random.truncated_normal, lower=-2, upper=2, shape=(size,), dtype=dtype)

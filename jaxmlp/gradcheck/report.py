@@ -114,9 +114,8 @@ class GradientReport:
     @property
     def precision(self) -> str:
         """What the table's figures are computed in."""
-        return (
-            self.dtype if self.dtype == "float64" else f"{self.dtype}: in it the column rounding, all others in float64"
-        )
+        narrower = "" if self.dtype == "float64" else ": in it the column rounding, all others in float64"
+        return f"{self.dtype}{narrower}"
 
     @property
     def remarks(self) -> Iterator[tuple[str, str]]:
