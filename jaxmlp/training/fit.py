@@ -152,7 +152,7 @@ def refuse_giants(network: Network) -> None:
 
 
 SHARES = ("momentum", "b1", "b2", "b3", "beta", "decay")
-"""Of optimizers' parameters, shares of what was before: of 1 and more, no training is without end."""
+"""Of optimizers' parameters, those that say how much of what was before stays: from 1 on, training diverges."""
 ROUNDING = 1e-5
 """Of probabilities in float32."""
 DARK = 64

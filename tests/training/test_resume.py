@@ -306,6 +306,7 @@ def steps(name):
 def child(name, saves=None, epochs=None, experiment=experiment):
     '''Trains, or goes on: to the end, or so many epochs in all; or until it is killed, while it saves for the next
     time after so many or not long after.'''
+    parent = os.getpid()
     pid, before = os.fork(), steps(name)
     if not pid:
         status = 1
@@ -315,7 +316,8 @@ def child(name, saves=None, epochs=None, experiment=experiment):
             ended = []
             jaxmlp.fit(
                 experiment, dataset, workdir=place / name, resume=True,
-                report=lambda record: ended.append(record.epoch), stop=lambda: ended[-1:] == [epochs],
+                report=lambda record: ended.append(record.epoch),
+                stop=lambda: ended[-1:] == [epochs] or os.getppid() != parent,  # which may be killed
             )
             status = 0
         except StoppedError:
