@@ -329,13 +329,8 @@ def test_a_label_in_8_bits_is_one_of_more_than_256_outputs() -> None:
     assert (int(y.sum()), int(y[0, 5])) == (1, 1)
 
 
-def test_drawing_parameters_once_more_compiles_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    network = Network((7, 5, 3))
+def test_drawing_parameters_once_more_compiles_nothing() -> None:
     rows_drawn.clear_cache()
-    with jax.log_compiles():
-        for seed in range(3):
-            jaxmlp.init(jax.random.key(seed), network)
-            if not seed:
-                assert "Finished XLA compilation" in caplog.text
-                caplog.clear()
-    assert "Finished XLA compilation" not in caplog.text
+    for seed in range(3):
+        jaxmlp.init(jax.random.key(seed), Network((7, 5, 3)))
+    assert rows_drawn._cache_size() == 1
