@@ -441,7 +441,7 @@ def say_log_lines(level: int) -> None:
 
 def run_diagnose(folder: Path) -> int:
 
-    from jaxmlp.training.diagnosis import findings, read_figures, unjudged
+    from jaxmlp.training.diagnosis import findings, read_figures, verdict
     from jaxmlp.training.run import write_whole, writing
     from jaxmlp.views.diagnosis import diagnosis_figure
     from jaxmlp.views.plots import png
@@ -455,8 +455,7 @@ def run_diagnose(folder: Path) -> int:
     )
     with writing(folder):
         write_whole(folder / "diagnosis.png", page)
-    missing = unjudged(figures)
-    for line in [*(lines or ["nothing stands out"]), *([missing] if missing else [])]:
+    for line in verdict(figures, lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"{folder / 'diagnosis.png'} shows it", soft_wrap=True, highlight=False, markup=False)
     return 0

@@ -17,7 +17,7 @@ from jaxmlp.network import Params, loss
 from jaxmlp.training.batches import fill_weights, gather, in_order, order_of
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import Recipe, initial_state, key_of, prepared, train_epoch
-from jaxmlp.training.fit import divided, ignore, load_for
+from jaxmlp.training.fit import divided, ignore
 
 Tree = TypeVar("Tree")
 
@@ -59,7 +59,7 @@ def check_experiment(
         DataError: for a validation split that leaves nothing to train on.
         ExperimentError: for a network whose sizes don't fit the data.
     """
-    dataset = divided(experiment, load_for(experiment) if dataset is None else dataset).dataset
+    dataset = divided(experiment, dataset).dataset
     train, count = experiment.train, dataset.train.size
     examples = on_device(dataset.train)
     order, rows = (

@@ -30,7 +30,7 @@ from jaxmlp.training.epoch import (
     sound_mean,
     train_epoch,
 )
-from jaxmlp.training.fit import diverged, divided, ignore, load_for, refuse_divergence
+from jaxmlp.training.fit import diverged, divided, ignore, refuse_divergence
 from jaxmlp.training.program import Program
 
 
@@ -139,7 +139,7 @@ def compare(
             f"privacy.epsilon is {experiment.privacy.epsilon:g}, but the automatic gradient can't train privately: "
             "expected None to compare, as by --privacy.epsilon None"
         )
-    dataset, held_out, *_ = divided(experiment, load_for(experiment) if dataset is None else dataset)
+    dataset, held_out, *_ = divided(experiment, dataset)
     network, train, count = experiment.network, experiment.train, dataset.train.size
     recipe = Recipe.of(experiment, dataset.shape, math.ceil(count / min(train.batch_size, count)))
     examples, validation = on_device(dataset.train), portions(held_out)

@@ -136,7 +136,8 @@ def data_of(folder: Path, there: Kept) -> Dataset:
         found = load_for(there.experiment)
     except ExperimentError as error:
         raise other from error
-    if found.name != name or there.data.get(CHECKSUM, found.checksum()) != found.checksum():
+    checksum = found.checksum()
+    if found.name != name or there.data.get(CHECKSUM, checksum) != checksum:
         raise other
     return found
 
@@ -449,6 +450,12 @@ def unjudged(figures: Figures) -> str | None:
     """What a rule could have used and the run did not record; None where it is nothing."""
     missing = [name for name in ADVISED.split() if name not in figures.run.experiment.record.quantities]
     return f"not recorded, and so not judged by: {' '.join(missing)}" if missing else None
+
+
+def verdict(figures: Figures, lines: list[str]) -> list[str]:
+    """The lines, if there are any, and what could not be judged: what a person is told."""
+    missing = unjudged(figures)
+    return [*(lines or ["nothing stands out"]), *([missing] if missing else [])]
 
 
 def findings(figures: Figures) -> dict[str, str]:

@@ -172,12 +172,13 @@ class Divided(NamedTuple):
     """How they are standardised, if they are."""
 
 
-def divided(experiment: Experiment, dataset: Dataset) -> Divided:
-    """Cuts the validation set out, and standardises, as the experiment says.
+def divided(experiment: Experiment, dataset: Dataset | None) -> Divided:
+    """Cuts the validation set out, and standardises, as the experiment says; None is what `data.source` names.
 
     Raises:
         ExperimentError: for a data set that the experiment doesn't fit.
     """
+    dataset = load_for(experiment) if dataset is None else dataset
     check_fit(experiment, dataset)
     chosen, seed = experiment.data, experiment.train.seed
     cut, indices = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)

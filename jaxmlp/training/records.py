@@ -73,16 +73,16 @@ def history_of(lines: Iterable[Any]) -> tuple[EpochRecord, ...]:
     Raises:
         ValueError: for a line that is no record's, or an epoch out of turn.
     """
-    history: tuple[EpochRecord, ...] = ()
+    history = []
     for number, line in enumerate(lines, start=1):
         try:
             record = from_json(EpochRecord, json.loads(line) if isinstance(line, bytes) else line)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"line {number} is no record of an epoch") from error
-        history += (record,)
+        history.append(record)
         if record.epoch != number or not math.isfinite(record.train_loss):
             raise ValueError(f"line {number} is of epoch {record.epoch}, train_loss {record.train_loss}")
-    return history
+    return tuple(history)
 
 
 SELDOM = ("epsilon", "recorded", "skipped")

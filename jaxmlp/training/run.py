@@ -367,14 +367,14 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         there = json.loads((path / "config.json").read_text())
         kept = {name: there[name] for name in settings}
         kept["experiment"] = Experiment.from_dict(kept["experiment"]).as_dict()
+        kept["dataset"] = {CHECKSUM: settings["dataset"][CHECKSUM], **kept["dataset"]}
     except UNREADABLE as error:
         raise RunError(f"{path / 'config.json'}: the run can't be read: {reason_of(error)}") from error
     ours, theirs = flat(json.loads(json.dumps(settings))), flat(json.loads(json.dumps(kept)))
     other = [
         f"{name.removeprefix('experiment.')} was {theirs.get(name)}, and is {ours.get(name)}"
         for name in {**theirs, **ours}
-        if ours.get(name) != theirs.get(name, ours.get(name) if name == f"dataset.{CHECKSUM}" else None)
-        and not name.startswith("experiment.checkpoint.")
+        if ours.get(name) != theirs.get(name) and not name.startswith("experiment.checkpoint.")
     ]
     if other:
         raise RunError(

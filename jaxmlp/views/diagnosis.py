@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from jaxmlp.training.diagnosis import Figures, contradicted, stuck, unjudged
+from jaxmlp.training.diagnosis import Figures, contradicted, stuck, verdict
 from jaxmlp.training.instruments import EDGES
 from jaxmlp.training.recording import finite_mean
 from jaxmlp.views.plots import FEW
@@ -30,9 +30,8 @@ def diagnosis_figure(figures: Figures, lines: list[str], title: str) -> Figure:
     binned = "gradient_histogram" in figures.recordings[0]
     rows = math.ceil((1 + len(panels) + binned) / columns)
     pictured = pictures(figures)
-    missing = unjudged(figures)
-    listed = [*(lines or ["nothing stands out"]), *([missing] if missing else [])]
-    said = "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in listed)
+    told = verdict(figures, lines)
+    said = "\n".join(textwrap.fill(f"- {line}", 150, subsequent_indent="  ") for line in told)
     top = 0.75 + 0.21 * (said.count("\n") + 1)
     height = top + 2.9 * rows + 1.9 * bool(pictured.size)
     page = Figure(figsize=(14.5, height), layout="constrained")

@@ -59,24 +59,27 @@ def test_an_import_starts_no_backend() -> None:
     )
 
 
+def options_of(program: str, code: str, folder: Path) -> str:
+    """With what XLA compiles the program of that name, which the code runs."""
+    ran(code, XLA_FLAGS=f"--xla_dump_to={folder} --xla_dump_hlo_module_re=.*{program}.*")
+    (options,) = folder.glob(f"*{program}*debug_options")
+    return options.read_text()
+
+
 def test_what_draws_the_first_parameters_is_compiled_the_quicker_way(tmp_path: Path) -> None:
-    ran(
+    code = (
         "import jaxmlp\n"
         "from jaxmlp.training.epoch import initial_state\n"
-        "initial_state(jaxmlp.Experiment(jaxmlp.Network((4, 2))))",
-        XLA_FLAGS=f"--xla_dump_to={tmp_path} --xla_dump_hlo_module_re=.*_start.*",
+        "initial_state(jaxmlp.Experiment(jaxmlp.Network((4, 2))))"
     )
-    (options,) = tmp_path.glob("*_start*debug_options")
-    assert "xla_cpu_use_fusion_emitters: false\n" in options.read_text()
+    assert "xla_cpu_use_fusion_emitters: false\n" in options_of("_start", code, tmp_path)
 
 
 def test_a_program_for_a_cpu_is_compiled_at_level_1(tmp_path: Path) -> None:
-    ran(
+    code = (
         "import jax.numpy as jnp\n"
         "from jaxmlp.training.program import Program\n"
         "def twice(x): return 2 * x\n"
-        "Program(twice)(jnp.ones(3))",
-        XLA_FLAGS=f"--xla_dump_to={tmp_path} --xla_dump_hlo_module_re=.*twice.*",
+        "Program(twice)(jnp.ones(3))"
     )
-    (options,) = tmp_path.glob("*twice*debug_options")
-    assert "xla_backend_optimization_level: 1\n" in options.read_text()
+    assert "xla_backend_optimization_level: 1\n" in options_of("twice", code, tmp_path)
