@@ -73,18 +73,20 @@ def drift_of_epoch(
 ) -> Float[Array, "steps leaves"]:
     """Both trained through an epoch in lockstep: the distance of their parameters after every step."""
     steps, shape = (make_step(recipe), make_step(replace(recipe, gradient="auto"))), batches.inputs.shape[:2]
+    every = recipe.turned(shape[1])
 
     def both(states: Both, at: tuple[Examples, Array, Array]) -> tuple[Both, Array]:
         examples, weights, number = at
         key = key_of(part.seed, number) if recipe.draws else None
         batch = converted(examples, weights)
         states = steps[0](states[0], batch, key)[0], steps[1](states[1], batch, key)[0]
-        ours, theirs = (jax.tree.leaves(state.params) for state in states)
+        ours, theirs = jax.tree.leaves(flip(states[0].params, every)), jax.tree.leaves(flip(states[1].params))
         apart = [distance(p, q) for p, q in zip(ours, theirs, strict=True)]
         return states, jnp.stack(apart)
 
     numbers = part.number + jnp.arange(shape[0], dtype=jnp.uint32)
-    _, drift = jax.lax.scan(both, (flip(manual), flip(auto)), (batches, fill_weights(part.total, shape), numbers))
+    begun = flip(manual, every), flip(auto)
+    _, drift = jax.lax.scan(both, begun, (batches, fill_weights(part.total, shape), numbers))
     return drift
 
 

@@ -17,7 +17,7 @@ from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort, distorted
 from jaxmlp.losses import output_loss
 from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
-from jaxmlp.products import all_on_one_core, in_parts, is_long
+from jaxmlp.products import all_on_one_core, in_parts, is_long, turns
 from jaxmlp.training.batches import converted, fill_weights, filled
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
@@ -77,6 +77,11 @@ class Recipe:
         sizes = self.network.sizes
         return not self.distort and (all_on_one_core(batch_size, sizes) or (parted and in_parts(batch_size, sizes)))
 
+    def turned(self, batch_size: int) -> bool:
+        """Whether the products of a step of so many examples are turned, as they may be by hand (`products.py`)."""
+        sizes = self.network.sizes
+        return self.gradient == "manual" and turns((batch_size, sizes[0]), sizes) > 0
+
 
 def initial_state(experiment: Experiment) -> TrainState:
     """What the experiment starts from, a function of its seed."""
@@ -93,9 +98,13 @@ def _start(seed: UInt32[Array, ""], *, network: Network, optimizer: optax.Gradie
     return TrainState(params, optimizer.init(params))
 
 
-def flip(tree: Tree) -> Tree:
-    """The long matrices of a pytree transposed: its own inverse. See `make_step`."""
-    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if is_long(leaf.shape) else leaf, tree)
+def flip(tree: Tree, every: bool = False) -> Tree:
+    """The long matrices of a pytree transposed, or every one: its own inverse. See `make_step`."""
+
+    def is_flipped(shape: tuple[int, ...]) -> bool:
+        return len(shape) == 2 if every else is_long(shape)
+
+    flipped: Tree = jax.tree.map(lambda leaf: leaf.T if is_flipped(leaf.shape) else leaf, tree)
     return flipped
 
 
@@ -117,15 +126,15 @@ def prepared(batch: Batch, key: Key[Array, ""] | None, recipe: Recipe) -> tuple[
     return batch, dropping
 
 
-def updated(state: TrainState, gradient: Params, recipe: Recipe) -> TrainState:
-    """The state after an update along the gradient; all is flipped."""
+def updated(state: TrainState, gradient: Params, recipe: Recipe, every: bool = False) -> TrainState:
+    """The state after an update along the gradient; all is flipped, the long matrices or every one."""
     seen = (gradient, state.optimizer, state.params)
-    updates, optimizer_state = recipe.optimizer.update(*(flip(seen) if recipe.upright else seen))
+    updates, optimizer_state = recipe.optimizer.update(*(flip(seen, every) if recipe.upright else seen))
     if recipe.upright:
-        updates, optimizer_state = flip((updates, optimizer_state))
+        updates, optimizer_state = flip((updates, optimizer_state), every)
     params: Any = optax.apply_updates(state.params, updates)
     if recipe.max_norm is not None:
-        params = flip(limited(flip(params), recipe.max_norm))
+        params = flip(limited(flip(params, every), recipe.max_norm), every)
     return TrainState(params, optimizer_state)
 
 
@@ -146,16 +155,17 @@ def make_step(recipe: Recipe) -> Step:
 
     The state is flipped: long matrices are held transposed, (n_out, n_in), so that XLA computes a kernel's gradient as
     D^T A, whose transposition melts into the update. On a CPU that takes 0.6 of the time of A^T D where the layer has
-    many more inputs than outputs, but, in batches whose products aren't turned, longer where it has not.
+    many more inputs than outputs, but longer where it has not; where products are turned, every matrix is held so.
     """
     value_and_gradient = GRADIENTS[recipe.gradient]
     if recipe.gradient == "manual" and recipe.distort:
         value_and_gradient = partial(value_and_backprop, most=1)
 
     def step(state: TrainState, batch: Batch, key: Any) -> tuple[TrainState, Array]:
+        every = recipe.turned(batch.inputs.shape[0])
         batch, dropping = prepared(batch, key, recipe)
-        cost, gradient = value_and_gradient(flip(state.params), batch, recipe.network, dropping)
-        return updated(state, flip(gradient), recipe), cost
+        cost, gradient = value_and_gradient(flip(state.params, every), batch, recipe.network, dropping)
+        return updated(state, flip(gradient, every), recipe, every), cost
 
     return step
 
@@ -207,6 +217,7 @@ def train_steps(
     All parts are the same program, so that an epoch is the same bit for bit, whole or in parts.
     """
     step, batch_size = make_step(recipe), batches.inputs.shape[1]
+    every = recipe.turned(batch_size)
 
     def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         weights = fill_weights(part.total - i * batch_size, (batch_size,))
@@ -215,9 +226,9 @@ def train_steps(
         state, loss = step(trained[0], converted(Examples(*examples), weights), key)
         return state, jax.lax.dynamic_update_index_in_dim(trained[1], loss.astype(jnp.float32), i, 0)
 
-    state, losses = jax.lax.fori_loop(part.first, part.end, at, (flip(state), losses))
+    state, losses = jax.lax.fori_loop(part.first, part.end, at, (flip(state, every), losses))
     sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
-    return Trained(flip(state), losses, sound)
+    return Trained(flip(state, every), losses, sound)
 
 
 def train_epoch(
