@@ -1,7 +1,7 @@
 """Mini-batches: which examples each has, and the examples put there."""
 
 import math
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from jaxmlp.data.dataset import Examples, as_inputs, empty, on_device
-from jaxmlp.devices import on_cpu
 from jaxmlp.network import Batch
 from jaxmlp.training.program import Program
 
@@ -62,6 +61,31 @@ in_order = Program(rows)
 """`rows`, compiled."""
 
 
+class Ordered(NamedTuple):
+    """All examples, on the device, and which of them the batches of some steps have."""
+
+    examples: Examples
+    order: Int[Array, "steps batch_size"]
+
+
+Batches: TypeAlias = Examples | Ordered
+"""Of some steps: their examples in order, inputs of shape (steps, batch_size, n_0); or all, from which each gathers."""
+
+
+def shape_of(batches: Batches) -> tuple[int, int]:
+    """How many steps there are batches for, and how many examples a batch has."""
+    steps, batch_size = (batches.order if isinstance(batches, Ordered) else batches.inputs).shape[:2]
+    return int(steps), int(batch_size)
+
+
+def batch_of(batches: Batches, step: int | Int[Array, ""], weights: Float[Array, " B"]) -> Batch:
+    """The batch of a step, counted from 0, converted to what the network sees."""
+    if isinstance(batches, Ordered):
+        return gather(batches.examples, jax.lax.dynamic_index_in_dim(batches.order, step, keepdims=False), weights)
+    examples: Any = (jax.lax.dynamic_index_in_dim(array, step, keepdims=False) for array in batches)
+    return converted(Examples(*examples), weights)
+
+
 def converted(examples: Examples, weights: Float[Array, " B"]) -> Batch:
     """The batch that raw examples make."""
     return Batch(as_inputs(jnp.asarray(examples.inputs)), jnp.asarray(examples.targets), weights)
@@ -72,26 +96,28 @@ AHEAD = 2**25
 
 
 class Feed:
-    """An epoch's examples in the order of its steps, some steps at a time.
+    """An epoch's batches in the order of its steps, some steps at a time.
 
-    Where JAX runs on the CPU, NumPy copies them, whole rows at a time, into one of two buffers that JAX takes as they
-    are: while a program trains on one, and JAX has returned already, the other is filled. An epoch of the lesson's
-    network so takes 0.7 of the time that it takes where the program gathers each batch (docs/speed.md). An accelerator
-    holds all examples, and gathers its own.
+    Ahead, NumPy copies their examples, whole rows at a time, into one of two buffers that JAX takes as they are: while
+    a program trains on one, and JAX has returned already, the other is filled, by a core that would idle. An epoch of
+    the lesson's network so takes 0.7 of the time that it takes where the program gathers each batch (docs/speed.md).
+    Else the device holds all examples, and is given their order.
     """
 
-    def __init__(self, examples: Examples, seed: int, batch_size: int) -> None:
+    def __init__(self, examples: Examples, seed: int, batch_size: int, ahead: bool) -> None:
         self.seed, self.count, self.batch_size = seed, examples.size, batch_size
-        a_batch = batch_size * sum(array[0].nbytes for array in examples)
-        self.most = max(1, min(math.ceil(self.count / batch_size), AHEAD // a_batch))
+        self.most = math.ceil(self.count / batch_size)
         """Steps that can be had at a time."""
-        self.on_host = on_cpu()
-        self.examples = examples if self.on_host else on_device(examples)
-        shapes = [(self.most, batch_size, *array.shape[1:]) for array in examples]
-        self.buffers = [
-            Examples(*(empty(shape, array.dtype) for shape, array in zip(shapes, examples, strict=True)))
-            for _ in range(2 * self.on_host)
-        ]
+        self.buffers: list[Examples] = []
+        self.examples = examples if ahead else on_device(examples)
+        if ahead:
+            a_batch = batch_size * sum(array[0].nbytes for array in examples)
+            self.most = max(1, min(self.most, AHEAD // a_batch))
+            shapes = [(self.most, batch_size, *array.shape[1:]) for array in examples]
+            self.buffers = [
+                Examples(*(empty(shape, array.dtype) for shape, array in zip(shapes, examples, strict=True)))
+                for _ in range(2)
+            ]
         self.epoch, self.order = 0, np.zeros((0, batch_size), np.int32)
 
     def order_of(self, epoch: int) -> Int[np.ndarray, "steps batch_size"]:
@@ -100,16 +126,15 @@ class Feed:
             self.epoch, self.order = epoch, order_of(self.seed, epoch, self.count, self.batch_size)
         return self.order
 
-    def __call__(self, epoch: int, first: int, end: int) -> Examples:
-        """The examples of steps `first` to `end` - 1, then whatever: inputs of shape (most, batch_size, n_0).
+    def __call__(self, epoch: int, first: int, end: int) -> Batches:
+        """The batches of steps `first` to `end` - 1, then whatever, `most` in all.
 
         They hold until the next call but one.
         """
         order = self.order_of(epoch)[first:end]
-        if not self.on_host:
-            whole = jax.device_put(np.resize(order, (self.most, self.batch_size)))
-            placed: Examples = in_order(self.examples, whole)
-            return placed
+        if not self.buffers:
+            whole = np.resize(order, (self.most, self.batch_size))
+            return Ordered(self.examples, jax.device_put(whole))
         for source, target in zip(self.examples, self.buffers[1], strict=True):
             # other modes than "clip" would take a buffer of their own
             np.take(source, order, axis=0, out=target[: len(order)], mode="clip")

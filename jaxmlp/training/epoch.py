@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 from jaxmlp.backprop import value_and_backprop
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort, distorted
+from jaxmlp.devices import on_cpu
 from jaxmlp.losses import output_loss
 from jaxmlp.network import Batch, Layer, Network, Params, init, loss, propagate, wanted
 from jaxmlp.products import all_on_one_core, in_parts, is_long, turns
-from jaxmlp.training.batches import converted, fill_weights, filled
+from jaxmlp.training.batches import Batches, batch_of, converted, fill_weights, filled, shape_of
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.optimizers import ELEMENTWISE, make
 from jaxmlp.training.program import RUN_ONCE, Program
 
 GRADIENTS = {"manual": value_and_backprop, "auto": jax.value_and_grad(loss)}
+
+SEVERAL, BROAD = 40, 256
+"""Examples of a batch, and numbers of an example, from which on steps that keep all cores of a CPU busy gather."""
 
 Tree = TypeVar("Tree")
 Outputs = TypeVar("Outputs", Array, NDArray[Any])
@@ -76,6 +80,17 @@ class Recipe:
         parted = self.gradient == "manual" and not traced and not self.network.input_dropout
         sizes = self.network.sizes
         return not self.distort and (all_on_one_core(batch_size, sizes) or (parted and in_parts(batch_size, sizes)))
+
+    def gathers(self, batch_size: int) -> bool:
+        """Whether steps of so many examples gather them, and none is put in order ahead (`batches.py`).
+
+        On a CPU they do where they keep all cores busy, and gathering is little beside the rest: the copy ahead would
+        take turns with them.
+        """
+        if not on_cpu():
+            return True
+        busy = not self.small(batch_size) and not self.distort
+        return busy and batch_size >= SEVERAL and self.network.sizes[0] >= BROAD
 
     def turned(self, batch_size: int) -> bool:
         """Whether the products of a step of so many examples are turned, as they may be by hand (`products.py`)."""
@@ -201,29 +216,28 @@ class Part(NamedTuple):
 
 @partial(
     Program,
-    small=lambda state, losses, batches, part, *, recipe: recipe.small(batches.inputs.shape[1]),
+    small=lambda state, losses, batches, part, *, recipe: recipe.small(shape_of(batches)[1]),
     static_argnames="recipe",
 )
 def train_steps(
     state: TrainState,
     losses: Float[Array, " steps"],
-    batches: Examples,
+    batches: Batches,
     part: Part,
     *,
     recipe: Recipe,
 ) -> Trained:
-    """A part of an epoch, one step a batch of `batches`, inputs of shape (n, batch_size, n_0), from `part.first` on.
+    """A part of an epoch, one step a batch of `batches`, from `part.first` on.
 
     All parts are the same program, so that an epoch is the same bit for bit, whole or in parts.
     """
-    step, batch_size = make_step(recipe), batches.inputs.shape[1]
+    step, (_, batch_size) = make_step(recipe), shape_of(batches)
     every = recipe.turned(batch_size)
 
     def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         weights = fill_weights(part.total - i * batch_size, (batch_size,))
-        examples: Any = (jax.lax.dynamic_index_in_dim(array, i - part.first, keepdims=False) for array in batches)
         key = key_of(part.seed, part.number + i.astype(jnp.uint32)) if recipe.draws else None
-        state, loss = step(trained[0], converted(Examples(*examples), weights), key)
+        state, loss = step(trained[0], batch_of(batches, i - part.first, weights), key)
         return state, jax.lax.dynamic_update_index_in_dim(trained[1], loss.astype(jnp.float32), i, 0)
 
     state, losses = jax.lax.fori_loop(part.first, part.end, at, (flip(state, every), losses))
@@ -232,10 +246,10 @@ def train_steps(
 
 
 def train_epoch(
-    state: TrainState, batches: Examples, count: int, *, recipe: Recipe, seed: int = 0, epoch: int = 1
+    state: TrainState, batches: Batches, count: int, *, recipe: Recipe, seed: int = 0, epoch: int = 1
 ) -> Trained:
     """A whole epoch of `count` examples by `train_steps`; what it draws is a function of the seed and the epoch."""
-    steps = batches.inputs.shape[0]
+    steps, _ = shape_of(batches)
     losses, part = jax.device_put(np.zeros(steps, np.float32)), Part.of(0, steps, seed, (epoch - 1) * steps, count)
     trained: Trained = train_steps(state, losses, batches, part, recipe=recipe)
     return trained

@@ -21,7 +21,7 @@ from jaxmlp.devices import on_cpu
 from jaxmlp.errors import DataError, DivergedError, ExperimentError, LabelError, OutOfMemoryError, StoppedError
 from jaxmlp.losses import BOUNDED
 from jaxmlp.network import Network, Params
-from jaxmlp.training.batches import Feed, converted, order_of
+from jaxmlp.training.batches import Batches, Feed, batch_of, fill_weights, order_of
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
 from jaxmlp.training.config import Experiment
 from jaxmlp.training.epoch import (
@@ -444,7 +444,7 @@ class Ahead(NamedTuple):
     epoch: int
     first: int
     end: int
-    batches: Examples
+    batches: Batches
 
 
 class Training:
@@ -468,7 +468,8 @@ class Training:
         if private is not None or experiment.record.quantities:  # epochs that gather each batch on the device
             self.placed = on_device(examples)
         else:
-            self.feed = Feed(examples, experiment.train.seed, self.batch_size)
+            ahead = not self.recipe.gathers(self.batch_size)
+            self.feed = Feed(examples, experiment.train.seed, self.batch_size, ahead)
         self.portion = FIRST_PORTION
         """Steps to hand to the device at a time, if they can be had: soon, about a second's worth."""
         self.timed = False
@@ -539,7 +540,7 @@ class Training:
             ended = last == self.steps
             yield Reached(state, means.copy(), sound_mean(means, self.count, self.batch_size) if ended else None)
 
-    def ready(self, epoch: int, first: int) -> tuple[Examples, int]:
+    def ready(self, epoch: int, first: int) -> tuple[Batches, int]:
         """The batches of the epoch's next part, which begins with step `first`, in order; and where it ends."""
         if self.ahead is None or self.ahead[:2] != (epoch, first):
             end = min(self.steps, first + self.portion, first + self.feed.most)
@@ -556,7 +557,7 @@ class Training:
     def part(self, epoch: int, first: int, last: int) -> Part:
         return Part.of(first, last, self.experiment.train.seed, (epoch - 1) * self.steps, self.count)
 
-    def train(self, state: TrainState, losses: Float[Array, " steps"], batches: Examples, part: Part) -> Trained:
+    def train(self, state: TrainState, losses: Float[Array, " steps"], batches: Batches, part: Part) -> Trained:
         trained: Trained = train_steps(state, losses, batches, part, recipe=self.recipe)
         return trained
 
@@ -575,10 +576,9 @@ class Training:
                 break
             state = after.state
         met = self.feed.order_of(epoch)[step][: self.count - step * self.batch_size]
-        weights = (np.arange(self.batch_size) < met.size).astype(np.float32)
         number = jax.device_put(np.uint32((epoch - 1) * self.steps + step))
         key = key_of(part.seed, number) if self.recipe.draws else None
-        batch = converted(Examples(*(array[0] for array in batches)), jax.device_put(weights))
+        batch = batch_of(batches, 0, fill_weights(met.size, (self.batch_size,)))
         batch, dropping = prepared(batch, key, self.recipe)
         what = first_fault(state.params, batch, after.state.params, self.experiment, dropping)
         named = " ".join(map(str, self.indices[met[:NAMED]])) + f" and {met.size - NAMED:,} more" * (met.size > NAMED)

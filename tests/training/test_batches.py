@@ -2,6 +2,7 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +10,10 @@ from hypothesis import strategies as st
 
 import jaxmlp
 from jaxmlp import Data, Dataset, Experiment, Network, Train
-from jaxmlp.data.dataset import Examples
+from jaxmlp.data.dataset import Examples, as_inputs
 from jaxmlp.training import batches, fit
-from jaxmlp.training.batches import Feed, order_of
-from jaxmlp.training.epoch import initial_state, train_steps
+from jaxmlp.training.batches import Batches, Feed, batch_of, order_of, shape_of
+from jaxmlp.training.epoch import Recipe, initial_state, train_steps
 
 
 @given(
@@ -35,13 +36,11 @@ BYTES = 16 * (20 + 4)
 """Of a batch of 16 of the tests' digits."""
 
 
-@pytest.fixture(params=["on the host", "on an accelerator"])
+@pytest.fixture(params=["ahead", "gathered"])
 def feed(request: pytest.FixtureRequest, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Feed:
-    """Of batches of 16, five of them at a time."""
+    """Of batches of 16, ahead five of them at a time."""
     monkeypatch.setattr(batches, "AHEAD", 5 * BYTES + 1)
-    if request.param == "on an accelerator":
-        monkeypatch.setattr(batches, "on_cpu", lambda: False)
-    return Feed(digits.train, seed=3, batch_size=16)
+    return Feed(digits.train, seed=3, batch_size=16, ahead=request.param == "ahead")
 
 
 def expected(digits: Dataset, epoch: int, first: int, end: int) -> Examples:
@@ -50,11 +49,18 @@ def expected(digits: Dataset, epoch: int, first: int, end: int) -> Examples:
 
 
 def test_a_feed_gives_each_part_of_any_epoch_in_its_order(feed: Feed, digits: Dataset) -> None:
-    assert feed.most == 5
     for epoch, (first, end) in itertools.product((1, 2, 1), [(0, 5), (5, 6), (8, 13), (12, 13)]):
-        for given_, wanted in zip(feed(epoch, first, end), expected(digits, epoch, first, end), strict=True):
-            assert given_.shape == (5, 16, *wanted.shape[2:])
-            np.testing.assert_array_equal(given_[: end - first], wanted)
+        given_ = feed(epoch, first, end)
+        assert shape_of(given_) == (feed.most, 16)
+        assert_batches(given_, expected(digits, epoch, first, end))
+
+
+def assert_batches(given_: Batches, wanted: Examples) -> None:
+    weights = jnp.ones(16, jnp.float32)
+    for step, (inputs, targets) in enumerate(zip(*wanted, strict=True)):
+        batch = batch_of(given_, step, weights)
+        np.testing.assert_array_equal(batch.inputs, as_inputs(jnp.asarray(inputs)))
+        np.testing.assert_array_equal(batch.targets, targets)
 
 
 def test_what_a_feed_gives_holds_until_the_next_call_but_one(feed: Feed, digits: Dataset) -> None:
@@ -62,13 +68,12 @@ def test_what_a_feed_gives_holds_until_the_next_call_but_one(feed: Feed, digits:
     now = feed(*parts[0])
     for part, following in itertools.pairwise(parts):
         after = feed(*following)
-        for given_, wanted in zip(now, expected(digits, *part), strict=True):
-            np.testing.assert_array_equal(given_[: part[2] - part[1]], wanted)
+        assert_batches(now, expected(digits, *part))
         now = after
 
 
 def test_jax_takes_a_feeds_buffers_as_they_are(digits: Dataset) -> None:
-    feed = Feed(digits.train, seed=3, batch_size=16)
+    feed = Feed(digits.train, seed=3, batch_size=16, ahead=True)
     given_ = feed(1, 0, 5)
     for array, buffer in zip(given_, feed.buffers[0], strict=True):
         assert array.unsafe_buffer_pointer() == buffer.ctypes.data
@@ -79,7 +84,7 @@ def test_a_feed_holds_no_more_than_it_may_but_one_batch_at_least(
     ahead: int, most: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "AHEAD", ahead)
-    assert Feed(digits.train, seed=3, batch_size=16).most == most
+    assert Feed(digits.train, seed=3, batch_size=16, ahead=True).most == most
 
 
 @pytest.mark.parametrize("validation", [0, 3])
@@ -92,6 +97,19 @@ def test_a_run_is_the_same_bit_for_bit_however_little_is_put_in_order_at_a_time(
     little = jaxmlp.fit(experiment, digits)
     jax.tree.map(np.testing.assert_array_equal, little.params, whole.params)
     assert [record.train_loss for record in little.history] == [record.train_loss for record in whole.history]
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+def test_a_run_is_the_same_bit_for_bit_gathered_and_put_in_order_ahead(
+    gradient: Any, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Train(epochs=3, batch_size=16, gradient=gradient)
+    experiment = Experiment(Network((20, 6, 3), dropout=0.1), Data(validation=0), train=train)
+    ahead = jaxmlp.fit(experiment, digits)
+    monkeypatch.setattr(Recipe, "gathers", lambda *args: True)
+    gathered = jaxmlp.fit(experiment, digits)
+    jax.tree.map(np.testing.assert_array_equal, gathered.params, ahead.params)
+    assert [record.train_loss for record in gathered.history] == [record.train_loss for record in ahead.history]
 
 
 @pytest.mark.parametrize("examples", [203, 90])

@@ -17,8 +17,11 @@ from jaxmlp import Batch, Dataset, Network
 from jaxmlp.data.dataset import Examples, on_device
 from jaxmlp.data.distortions import Distort
 from jaxmlp.products import ALIASED, BRIEF, LONG, SHORT, WIDE, turns
-from jaxmlp.training.batches import in_order, order_of
+from jaxmlp.training import epoch
+from jaxmlp.training.batches import Ordered, in_order, order_of
 from jaxmlp.training.epoch import (
+    BROAD,
+    SEVERAL,
     Part,
     Recipe,
     Trained,
@@ -123,8 +126,8 @@ def test_manual_and_automatic_gradients_train_alike(digits: Dataset, output: str
 def test_one_program_serves_every_epoch_and_the_ragged_batch(digits: Dataset) -> None:
     train_steps.for_one_core.clear_cache()
     examples, state = on_device(digits.train), start(NETWORK, SGD)
-    for epoch in range(1, 4):
-        order = jax.device_put(order_of(0, epoch, 203, 50))
+    for number in range(1, 4):
+        order = jax.device_put(order_of(0, number, 203, 50))
         state, _, _ = train_epoch(state, in_order(examples, order), 203, recipe=Recipe(NETWORK, SGD))
     assert train_steps.for_one_core._cache_size() == 1
 
@@ -172,16 +175,22 @@ OWN_WAY = {"xla_cpu_use_fusion_emitters": True}
 """XLA's, and so that of the programs that users get, whatever XLA_FLAGS says; the level is the program's own."""
 
 
-def lowered_epoch(sizes: tuple[int, ...], gradient: str, steps: int = 7, batch: int = 32) -> Any:
-    """The program of an epoch of so many batches, from shapes alone, as lowered."""
+def lowered_epoch(
+    sizes: tuple[int, ...], gradient: str, steps: int = 7, batch: int = 32, gathered_from: int | None = None
+) -> Any:
+    """The program of an epoch of so many batches, put in order or gathered, from shapes alone, as lowered."""
     network = Network(sizes)
     params = jax.eval_shape(lambda: jaxmlp.init(jax.random.key(0), network, jnp.float32))
-    inputs = jax.ShapeDtypeStruct((steps, batch, sizes[0]), np.uint8)
-    targets = jax.ShapeDtypeStruct((steps, batch), np.int32)
+    rows = (steps, batch) if gathered_from is None else (gathered_from,)
+    examples = Examples(
+        jax.ShapeDtypeStruct((*rows, sizes[0]), np.uint8),
+        jax.ShapeDtypeStruct(rows, np.int32),
+    )
+    order = jax.ShapeDtypeStruct((steps, batch), np.int32)
     args = (
         TrainState(params, jax.eval_shape(SGD.init, params)),
         jax.ShapeDtypeStruct((steps,), np.float32),
-        Examples(inputs, targets),
+        examples if gathered_from is None else Ordered(examples, order),
         jax.eval_shape(lambda: Part.of(0, 0, seed=0, number=0, total=0)),
     )
     recipe = Recipe(network, SGD, gradient)
@@ -298,7 +307,7 @@ def test_inputs_that_a_step_draws_are_not_drawn_for_each_part_of_a_batch(dropout
     params = jaxmlp.init(jax.random.key(0), network)
     state = TrainState(params, SGD.init(params))
     batch = Batch(np.zeros((128, 784), np.float32), np.zeros(128, np.int32))
-    program = jax.jit(make_step(recipe)).lower(flip(state), batch, jax.random.key(0)).as_text()
+    program = jax.jit(make_step(recipe)).lower(flip(state, recipe.turned(128)), batch, jax.random.key(0)).as_text()
     found = re.findall(r"stablehlo\.dot_general .*-> tensor<(\w+)xf32>", program)
     assert {"128x30", "30x128"} & set(found)
     assert not {"64x30", "30x64"} & set(found)
@@ -321,6 +330,50 @@ def test_all_that_lies_between_the_turned_products_of_a_step_is_turned_too(sizes
     shapes = {(int(m), int(n)) if layout == "1,0" else (int(n), int(m)) for m, n, layout in found}
     assert {(n, batch) for n in sizes[1:]} <= shapes
     assert {shape for shape in shapes if shape[0] == batch} <= {(batch, sizes[0]), (batch, sizes[-1])}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [((784, 300, 10), 1024), ((784, 512, 512, 10), 1024), ((256, 128, 10), 512)]
+)
+def test_a_turned_step_holds_every_matrix_so_that_none_is_transposed_for_its_forward_product(
+    sizes: tuple[int, ...], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = kernels_of_a_step(lowered_epoch(sizes, "manual", batch=batch).compile(OWN_WAY))
+    monkeypatch.setattr(Recipe, "turned", lambda *args: False)
+    train_steps.for_cpu.clear_cache()
+    assert held < kernels_of_a_step(lowered_epoch(sizes, "manual", batch=batch).compile(OWN_WAY))
+    train_steps.for_cpu.clear_cache()
+
+
+@pytest.mark.parametrize("gradient", ["manual", "auto"])
+@pytest.mark.parametrize("batch", [SEVERAL, 1024])
+def test_steps_on_all_cores_gather_their_examples_and_a_batch_of_them_is_one_kernel(batch: int, gradient: str) -> None:
+    sizes, count = (784, 100, 10), 5 * batch
+    assert Recipe(Network(sizes), SGD, gradient).gathers(batch)
+    loop = loop_of(lowered_epoch(sizes, gradient, batch=batch, gathered_from=count).compile(OWN_WAY))
+    assert f"u8[{count},784]" in loop
+    assert f"f32[{count},784]" not in loop  # the epoch's images are not converted again in each step
+    assert not re.findall(rf"= u8\[{batch},784\]", loop)  # nor a batch's rows written as bytes first
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "distort", "gathers"),
+    [
+        ((784, 16, 16, 10), 128, Distort(), False),
+        ((784, 16, 16, 10), 1024, Distort(), True),
+        ((784, 100, 10), SEVERAL - 1, Distort(), False),
+        ((784, 100, 10), SEVERAL, Distort(), True),
+        ((BROAD - 1, 100, 10), 1024, Distort(), False),
+        ((784, 100, 10), 1024, Distort(shift=1.0), False),
+    ],
+)
+def test_examples_are_put_in_order_ahead_where_a_core_would_idle(
+    sizes: tuple[int, ...], batch: int, distort: Distort, gathers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(Network(sizes), SGD, distort=distort)
+    assert recipe.gathers(batch) == gathers
+    monkeypatch.setattr(epoch, "on_cpu", lambda: False)
+    assert recipe.gathers(batch)
 
 
 @pytest.mark.parametrize("units", [1024, WIDE - 1, WIDE])
