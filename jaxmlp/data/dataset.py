@@ -36,8 +36,19 @@ class Examples(NamedTuple):
         return int(self.inputs.shape[0])
 
     def take(self, indices: Integer[np.ndarray, " M"] | slice) -> "Examples":
-        """The examples at `indices`."""
-        return Examples(self.inputs[indices], self.targets[indices])
+        """The examples at `indices`, counted from 0; of whole numbers a copy, which JAX on a CPU takes as it is.
+
+        Raises:
+            IndexError: for an index that none has.
+        """
+        if isinstance(indices, slice):
+            return Examples(self.inputs[indices], self.targets[indices])
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.size:
+            raise IndexError(f"indices from {indices.min()} to {indices.max()}: expected 0 to {self.size - 1}")
+        taken = Examples(*(empty((indices.size, *array.shape[1:]), array.dtype) for array in self))
+        for array, out in zip(self, taken, strict=True):
+            np.take(array, indices, axis=0, out=out, mode="clip")  # others would take a buffer of their own
+        return taken
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,7 @@ def as_inputs(raw: Num[Array, "B n_0"]) -> Float[Array, "B n_0"]:
 
 
 def on_device(examples: Examples) -> Examples:
-    """The examples as arrays on JAX's default device: one explicit transfer."""
+    """The examples as arrays on JAX's default device, which a CPU's may share with NumPy's: one explicit transfer."""
     return Examples(*jax.device_put((aligned(examples.inputs), aligned(examples.targets))))
 
 
@@ -244,7 +255,9 @@ LINE = 64
 
 
 def aligned(array: Num[np.ndarray, "*shape"]) -> Num[np.ndarray, "*shape"]:
-    """A copy in memory that JAX on a CPU takes as it is, where it would make a copy of its own otherwise."""
+    """The array, or a copy, in memory that JAX on a CPU takes as it is; where it would make a copy of its own."""
+    if array.ctypes.data % LINE == 0 and array.flags.c_contiguous:
+        return array
     copy = empty(array.shape, array.dtype)
     copy[...] = array
     return copy

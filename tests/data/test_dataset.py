@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import DataError, Dataset
-from jaxmlp.data.dataset import Scale, as_inputs, split_indices
+from jaxmlp.data.dataset import Examples, Scale, as_inputs, on_device, split_indices
 
 
 @given(validation=st.integers(0, 202), seed=st.integers(0, 1000))
@@ -30,6 +30,30 @@ def test_fewer_examples_are_among_those_that_more_would_be(fewer: int, more: int
 
 def test_different_seeds_split_differently() -> None:
     assert not np.array_equal(split_indices(203, 50, 0)[0], split_indices(203, 50, 1)[0])
+
+
+@given(data=st.data(), size=st.integers(1, 40), floats=st.booleans())
+def test_taking_examples_copies_the_rows_at_the_indices(data: st.DataObject, size: int, floats: bool) -> None:
+    inputs = np.arange(size * 3).reshape(size, 3).astype(np.float32 if floats else np.uint8)
+    examples = Examples(inputs, np.arange(size, dtype=np.int32))
+    indices = np.array(data.draw(st.lists(st.integers(0, size - 1))), np.int64)
+    taken = examples.take(indices)
+    np.testing.assert_array_equal(taken.inputs, inputs[indices])
+    np.testing.assert_array_equal(taken.targets, indices)
+    assert not np.shares_memory(taken.inputs, inputs)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_index_that_no_example_has_is_refused(index: int) -> None:
+    examples = Examples(np.zeros((3, 2), np.uint8), np.zeros(3, np.int32))
+    with pytest.raises(IndexError, match="expected 0 to 2"):
+        examples.take(np.array([0, index]))
+
+
+def test_jax_takes_a_copy_of_examples_as_it_is() -> None:
+    examples = Examples(np.ones((300, 7), np.float32), np.ones(300, np.int32)).take(np.arange(1, 300))
+    for array, placed in zip(examples, on_device(examples), strict=True):
+        assert placed.unsafe_buffer_pointer() == array.ctypes.data
 
 
 def test_grey_levels_become_zero_to_one_and_other_numbers_stay() -> None:
