@@ -118,7 +118,7 @@ def weighted_sums(
 ) -> Float[Array, "B n_out"]:
     """A W; turned as (W^T A^T)^T, with W^T as an array of its own, but see TILES; the batch may be in parts.
 
-    An epoch holds a long kernel transposed already (`training/epoch.py`).
+    An epoch that turns holds every kernel transposed already (`training/epoch.py`).
     """
     A, W = jnp.asarray(A), jnp.asarray(W)
     n_in, n_out = W.shape
@@ -153,8 +153,8 @@ def kernel_gradient(
 ) -> Float[Array, "n_in n_out"]:
     """A^T D, the sum of the examples' outer products; where turned, and always of a long kernel, as (D^T A)^T.
 
-    An epoch holds long kernels transposed, so that the outer transposition melts away (`training/epoch.py`); for others
-    the product is in memory first.
+    An epoch holds long kernels transposed, or every one, so that the outer transposition melts away
+    (`training/epoch.py`); for others the product is in memory first.
     """
     A, D = jnp.asarray(A), jnp.asarray(D)
     (B, n_in), n_out = A.shape, D.shape[1]
