@@ -35,19 +35,18 @@ class Examples(NamedTuple):
         """N."""
         return int(self.inputs.shape[0])
 
-    def take(self, indices: Integer[np.ndarray, " M"] | slice) -> "Examples":
-        """The examples at `indices`, counted from 0; of whole numbers a copy, which JAX on a CPU takes as it is.
+    def take(self, indices: ArrayLike | slice) -> "Examples":
+        """The examples at `indices`, as NumPy has it; a copy, but for a slice, which JAX on a CPU takes as it is.
 
         Raises:
             IndexError: for an index that none has.
         """
         if isinstance(indices, slice):
             return Examples(self.inputs[indices], self.targets[indices])
-        if indices.size and not 0 <= indices.min() <= indices.max() < self.size:
-            raise IndexError(f"indices from {indices.min()} to {indices.max()}: expected 0 to {self.size - 1}")
-        taken = Examples(*(empty((indices.size, *array.shape[1:]), array.dtype) for array in self))
+        places = np.arange(self.size)[np.asarray(indices)]
+        taken = Examples(*(empty((*places.shape, *array.shape[1:]), array.dtype) for array in self))
         for array, out in zip(self, taken, strict=True):
-            np.take(array, indices, axis=0, out=out, mode="clip")  # others would take a buffer of their own
+            np.take(array, places, axis=0, out=out, mode="clip")  # other modes would take a buffer of their own
         return taken
 
 
@@ -236,7 +235,9 @@ class Scale(NamedTuple):
 
     def __call__(self, inputs: Num[np.ndarray, "N n_0"]) -> Float[np.ndarray, "N n_0"]:
         """The inputs standardised."""
-        scaled: np.ndarray = (inputs.astype(np.float32) - self.mean) / self.deviation
+        scaled = empty(inputs.shape, np.float32)
+        np.subtract(inputs.astype(np.float32, copy=False), self.mean, out=scaled)
+        np.divide(scaled, self.deviation, out=scaled)
         return scaled
 
 
@@ -246,7 +247,10 @@ def as_inputs(raw: Num[Array, "B n_0"]) -> Float[Array, "B n_0"]:
 
 
 def on_device(examples: Examples) -> Examples:
-    """The examples as arrays on JAX's default device, which a CPU's may share with NumPy's: one explicit transfer."""
+    """The examples as arrays on JAX's default device: one explicit transfer.
+
+    On a CPU they may be the very same memory, which is not to change then.
+    """
     return Examples(*jax.device_put((aligned(examples.inputs), aligned(examples.targets))))
 
 

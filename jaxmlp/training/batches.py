@@ -62,14 +62,16 @@ in_order = Program(rows)
 
 
 class Ordered(NamedTuple):
-    """All examples, on the device, and which of them the batches of some steps have."""
+    """All examples, on the device, and which of them each batch of an epoch has."""
 
     examples: Examples
     order: Int[Array, "steps batch_size"]
+    first: Int[Array, ""]
+    """The epoch's step that is counted as 0."""
 
 
 Batches: TypeAlias = Examples | Ordered
-"""Of some steps: their examples in order, inputs of shape (steps, batch_size, n_0); or all, from which each gathers."""
+"""Of steps: their examples in order, inputs of shape (steps, batch_size, n_0); or all, from which each step gathers."""
 
 
 def shape_of(batches: Batches) -> tuple[int, int]:
@@ -81,7 +83,8 @@ def shape_of(batches: Batches) -> tuple[int, int]:
 def batch_of(batches: Batches, step: int | Int[Array, ""], weights: Float[Array, " B"]) -> Batch:
     """The batch of a step, counted from 0, converted to what the network sees."""
     if isinstance(batches, Ordered):
-        return gather(batches.examples, jax.lax.dynamic_index_in_dim(batches.order, step, keepdims=False), weights)
+        indices = jax.lax.dynamic_index_in_dim(batches.order, batches.first + step, keepdims=False)
+        return gather(batches.examples, indices, weights)
     examples: Any = (jax.lax.dynamic_index_in_dim(array, step, keepdims=False) for array in batches)
     return converted(Examples(*examples), weights)
 
@@ -101,7 +104,7 @@ class Feed:
     Ahead, NumPy copies their examples, whole rows at a time, into one of two buffers that JAX takes as they are: while
     a program trains on one, and JAX has returned already, the other is filled, by a core that would idle. An epoch of
     the lesson's network so takes 0.7 of the time that it takes where the program gathers each batch (docs/speed.md).
-    Else the device holds all examples, and is given their order.
+    Else the device holds all examples, and the epoch's order.
     """
 
     def __init__(self, examples: Examples, seed: int, batch_size: int, ahead: bool) -> None:
@@ -119,22 +122,22 @@ class Feed:
                 for _ in range(2)
             ]
         self.epoch, self.order = 0, np.zeros((0, batch_size), np.int32)
+        self.placed = jax.device_put(self.order)
+        """The order on the device, where steps gather."""
 
     def order_of(self, epoch: int) -> Int[np.ndarray, "steps batch_size"]:
         """See the function."""
         if epoch != self.epoch:
             self.epoch, self.order = epoch, order_of(self.seed, epoch, self.count, self.batch_size)
+            if not self.buffers:
+                self.placed = jax.device_put(self.order)
         return self.order
 
     def __call__(self, epoch: int, first: int, end: int) -> Batches:
-        """The batches of steps `first` to `end` - 1, then whatever, `most` in all.
-
-        They hold until the next call but one.
-        """
+        """The batches of steps `first` to `end` - 1, and whatever follows; good until the next call but one."""
         order = self.order_of(epoch)[first:end]
         if not self.buffers:
-            whole = np.resize(order, (self.most, self.batch_size))
-            return Ordered(self.examples, jax.device_put(whole))
+            return Ordered(self.examples, self.placed, jax.device_put(np.int32(first)))
         for source, target in zip(self.examples, self.buffers[1], strict=True):
             # other modes than "clip" would take a buffer of their own
             np.take(source, order, axis=0, out=target[: len(order)], mode="clip")

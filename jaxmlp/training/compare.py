@@ -144,6 +144,7 @@ def compare(
     dataset, held_out, *_ = divided(experiment, dataset)
     network, train, count = experiment.network, experiment.train, dataset.train.size
     recipe = Recipe.of(experiment, dataset.shape, math.ceil(count / min(train.batch_size, count)))
+    recipe = replace(recipe, gradient="manual")
     examples, validation = on_device(dataset.train), portions(held_out)
     states = {"manual": initial_state(experiment), "auto": initial_state(experiment)}
 

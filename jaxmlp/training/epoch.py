@@ -56,7 +56,7 @@ class Recipe:
     """Of an image; of consequence where images are distorted."""
     max_norm: float | None = None
     upright: bool = False
-    """Whether the optimizer is to see long matrices as they are, and not transposed."""
+    """Whether the optimizer is to see matrices as they are, and not transposed."""
 
     @staticmethod
     def of(experiment: Experiment, shape: tuple[int, ...], steps: int) -> "Recipe":
@@ -89,8 +89,9 @@ class Recipe:
         """
         if not on_cpu():
             return True
-        busy = not self.small(batch_size) and not self.distort
-        return busy and batch_size >= SEVERAL and self.network.sizes[0] >= BROAD
+        if self.small(batch_size) or self.distort:
+            return False
+        return batch_size >= SEVERAL and self.network.sizes[0] >= BROAD
 
     def turned(self, batch_size: int) -> bool:
         """Whether the products of a step of so many examples are turned, as they may be by hand (`products.py`)."""

@@ -43,17 +43,26 @@ def test_taking_examples_copies_the_rows_at_the_indices(data: st.DataObject, siz
     assert not np.shares_memory(taken.inputs, inputs)
 
 
-@pytest.mark.parametrize("index", [-1, 3])
+@pytest.mark.parametrize("indices", [np.array([True, False, True]), np.array([-1, 0]), np.array([[0, 1], [2, 2]])])
+def test_masks_and_indices_from_the_end_or_of_any_shape_are_numpys(indices: Any) -> None:
+    examples = Examples(np.arange(6, dtype=np.uint8).reshape(3, 2), np.arange(3, dtype=np.int32))
+    for array, taken in zip(examples, examples.take(indices), strict=True):
+        np.testing.assert_array_equal(taken, array[indices])
+
+
+@pytest.mark.parametrize("index", [-4, 3])
 def test_an_index_that_no_example_has_is_refused(index: int) -> None:
     examples = Examples(np.zeros((3, 2), np.uint8), np.zeros(3, np.int32))
-    with pytest.raises(IndexError, match="expected 0 to 2"):
+    with pytest.raises(IndexError, match="out of bounds"):
         examples.take(np.array([0, index]))
 
 
-def test_jax_takes_a_copy_of_examples_as_it_is() -> None:
-    examples = Examples(np.ones((300, 7), np.float32), np.ones(300, np.int32)).take(np.arange(1, 300))
-    for array, placed in zip(examples, on_device(examples), strict=True):
-        assert placed.unsafe_buffer_pointer() == array.ctypes.data
+def test_jax_takes_a_copy_of_examples_as_it_is_and_standardised_ones_too() -> None:
+    examples = Examples(np.eye(300, 7, dtype=np.float32), np.ones(300, np.int32)).take(np.arange(1, 300))
+    scaled = examples._replace(inputs=Scale.of(examples.inputs)(examples.inputs))
+    for each in (examples, scaled):
+        for array, placed in zip(each, on_device(each), strict=True):
+            assert placed.unsafe_buffer_pointer() == array.ctypes.data
 
 
 def test_grey_levels_become_zero_to_one_and_other_numbers_stay() -> None:

@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxmlp
-from jaxmlp import Data, Dataset, Experiment, Network, Train
+from jaxmlp import Data, Dataset, Experiment, Network, StoppedError, Train
 from jaxmlp.data.dataset import Examples, as_inputs
 from jaxmlp.training import batches, fit
-from jaxmlp.training.batches import Batches, Feed, batch_of, order_of, shape_of
+from jaxmlp.training.batches import Batches, Feed, Ordered, batch_of, order_of, shape_of
 from jaxmlp.training.epoch import Recipe, initial_state, train_steps
 
 
@@ -100,16 +101,37 @@ def test_a_run_is_the_same_bit_for_bit_however_little_is_put_in_order_at_a_time(
 
 
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
-def test_a_run_is_the_same_bit_for_bit_gathered_and_put_in_order_ahead(
-    gradient: Any, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_a_run_is_the_same_bit_for_bit_gathered_or_put_in_order_ahead_and_stopped_at_every_step(
+    gradient: Any, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = Train(epochs=3, batch_size=16, gradient=gradient)
     experiment = Experiment(Network((20, 6, 3), dropout=0.1), Data(validation=0), train=train)
+    fed: set[type] = set()
+
+    def feeding(feed: Feed, *part: int) -> Batches:
+        given_ = call(feed, *part)
+        fed.add(type(given_))
+        return given_
+
+    call = Feed.__call__
+    monkeypatch.setattr(Feed, "__call__", feeding)
     ahead = jaxmlp.fit(experiment, digits)
+    assert fed == {Examples}
+    fed.clear()
     monkeypatch.setattr(Recipe, "gathers", lambda *args: True)
     gathered = jaxmlp.fit(experiment, digits)
-    jax.tree.map(np.testing.assert_array_equal, gathered.params, ahead.params)
-    assert [record.train_loss for record in gathered.history] == [record.train_loss for record in ahead.history]
+    monkeypatch.setattr(fit, "FIRST_PORTION", 1)
+    broken, breaks = None, 0
+    while broken is None:
+        try:
+            broken = jaxmlp.fit(experiment, digits, workdir=tmp_path, resume=True, stop=lambda: True)
+        except StoppedError:
+            breaks += 1
+    assert fed == {Ordered}
+    assert breaks == 3 * 13 - 1
+    for run in (gathered, broken):
+        jax.tree.map(np.testing.assert_array_equal, run.params, ahead.params)
+        assert [record.train_loss for record in run.history] == [record.train_loss for record in ahead.history]
 
 
 @pytest.mark.parametrize("examples", [203, 90])

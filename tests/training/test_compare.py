@@ -30,6 +30,11 @@ def test_the_right_gradient_drifts_by_rounding_alone(digits: Dataset) -> None:
     assert comparison.epochs[-1].drift == comparison.drift[-1].max()
 
 
+def test_both_gradients_are_compared_whichever_the_experiment_names(digits: Dataset) -> None:
+    auto = replace(EXPERIMENT, train=replace(EXPERIMENT.train, gradient="auto"))
+    np.testing.assert_array_equal(compare(auto, digits).drift, compare(EXPERIMENT, digits).drift)
+
+
 def test_a_wrong_gradient_shows_in_the_leaf_that_it_spoils(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def faulty(*args: object) -> tuple[jax.Array, jaxmlp.Params]:
         cost, (first, second) = jaxmlp.value_and_backprop(*args)

@@ -30,7 +30,7 @@ from jaxmlp.data.dataset import split_indices
 from jaxmlp.network import masks
 from jaxmlp.training import fit as fitting
 from jaxmlp.training.batches import order_of
-from jaxmlp.training.epoch import key_of
+from jaxmlp.training.epoch import Recipe, key_of
 
 pytestmark = pytest.mark.own_precision  # training is in float32
 EXPERIMENT = Experiment(
@@ -65,12 +65,14 @@ def where(example: int, epoch: int, experiment: Experiment = EXPERIMENT) -> tupl
 TRAINED = split_indices(60, 6, 0)[1]
 
 
+@pytest.mark.parametrize("gathers", [False, True])
 @pytest.mark.parametrize("portion", [1, 64])
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 def test_the_step_the_leaf_and_the_batch_of_a_fault_are_named(
-    gradient: str, portion: int, monkeypatch: pytest.MonkeyPatch
+    gradient: str, portion: int, gathers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "FIRST_PORTION", portion)
+    monkeypatch.setattr(Recipe, "gathers", lambda *args: gathers)
     example = int(TRAINED[17])
     step, batch = where(example, epoch=1)
     experiment = replace(EXPERIMENT, train=replace(EXPERIMENT.train, gradient=gradient))
