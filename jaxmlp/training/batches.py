@@ -66,12 +66,10 @@ class Ordered(NamedTuple):
 
     examples: Examples
     order: Int[Array, "steps batch_size"]
-    first: Int[Array, ""]
-    """The epoch's step that is counted as 0."""
 
 
 Batches: TypeAlias = Examples | Ordered
-"""Of steps: their examples in order, inputs of shape (steps, batch_size, n_0); or all, from which each step gathers."""
+"""Some steps' examples in order, inputs of shape (steps, batch_size, n_0); or all, from which each step gathers."""
 
 
 def shape_of(batches: Batches) -> tuple[int, int]:
@@ -80,12 +78,13 @@ def shape_of(batches: Batches) -> tuple[int, int]:
     return int(steps), int(batch_size)
 
 
-def batch_of(batches: Batches, step: int | Int[Array, ""], weights: Float[Array, " B"]) -> Batch:
-    """The batch of a step, counted from 0, converted to what the network sees."""
+def batch_of(
+    batches: Batches, step: int | Int[Array, ""], first: int | Int[Array, ""], weights: Float[Array, " B"]
+) -> Batch:
+    """The batch of an epoch's step, converted to what the network sees; those in order begin with the step `first`."""
     if isinstance(batches, Ordered):
-        indices = jax.lax.dynamic_index_in_dim(batches.order, batches.first + step, keepdims=False)
-        return gather(batches.examples, indices, weights)
-    examples: Any = (jax.lax.dynamic_index_in_dim(array, step, keepdims=False) for array in batches)
+        return gather(batches.examples, jax.lax.dynamic_index_in_dim(batches.order, step, keepdims=False), weights)
+    examples: Any = (jax.lax.dynamic_index_in_dim(array, step - first, keepdims=False) for array in batches)
     return converted(Examples(*examples), weights)
 
 
@@ -134,12 +133,12 @@ class Feed:
         return self.order
 
     def __call__(self, epoch: int, first: int, end: int) -> Batches:
-        """The batches of steps `first` to `end` - 1, and whatever follows; good until the next call but one."""
-        order = self.order_of(epoch)[first:end]
+        """The batches of steps `first` to `end` - 1, among whatever else; good until the next call but one."""
+        order = self.order_of(epoch)
         if not self.buffers:
-            return Ordered(self.examples, self.placed, jax.device_put(np.int32(first)))
+            return Ordered(self.examples, self.placed)
         for source, target in zip(self.examples, self.buffers[1], strict=True):
             # other modes than "clip" would take a buffer of their own
-            np.take(source, order, axis=0, out=target[: len(order)], mode="clip")
+            np.take(source, order[first:end], axis=0, out=target[: end - first], mode="clip")
         self.buffers.reverse()
         return Examples(*jax.device_put(self.buffers[0]))

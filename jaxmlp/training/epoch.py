@@ -238,7 +238,7 @@ def train_steps(
     def at(i: Int[Array, ""], trained: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         weights = fill_weights(part.total - i * batch_size, (batch_size,))
         key = key_of(part.seed, part.number + i.astype(jnp.uint32)) if recipe.draws else None
-        state, loss = step(trained[0], batch_of(batches, i - part.first, weights), key)
+        state, loss = step(trained[0], batch_of(batches, i, part.first, weights), key)
         return state, jax.lax.dynamic_update_index_in_dim(trained[1], loss.astype(jnp.float32), i, 0)
 
     state, losses = jax.lax.fori_loop(part.first, part.end, at, (flip(state, every), losses))

@@ -578,7 +578,7 @@ class Training:
         met = self.feed.order_of(epoch)[step][: self.count - step * self.batch_size]
         number = jax.device_put(np.uint32((epoch - 1) * self.steps + step))
         key = key_of(part.seed, number) if self.recipe.draws else None
-        batch = batch_of(batches, 0, fill_weights(met.size, (self.batch_size,)))
+        batch = batch_of(batches, step, step, fill_weights(met.size, (self.batch_size,)))
         batch, dropping = prepared(batch, key, self.recipe)
         what = first_fault(state.params, batch, after.state.params, self.experiment, dropping)
         named = " ".join(map(str, self.indices[met[:NAMED]])) + f" and {met.size - NAMED:,} more" * (met.size > NAMED)

@@ -53,13 +53,13 @@ def test_a_feed_gives_each_part_of_any_epoch_in_its_order(feed: Feed, digits: Da
     for epoch, (first, end) in itertools.product((1, 2, 1), [(0, 5), (5, 6), (8, 13), (12, 13)]):
         given_ = feed(epoch, first, end)
         assert shape_of(given_) == (feed.most, 16)
-        assert_batches(given_, expected(digits, epoch, first, end))
+        assert_batches(given_, first, expected(digits, epoch, first, end))
 
 
-def assert_batches(given_: Batches, wanted: Examples) -> None:
+def assert_batches(given_: Batches, first: int, wanted: Examples) -> None:
     weights = jnp.ones(16, jnp.float32)
-    for step, (inputs, targets) in enumerate(zip(*wanted, strict=True)):
-        batch = batch_of(given_, step, weights)
+    for step, (inputs, targets) in enumerate(zip(*wanted, strict=True), first):
+        batch = batch_of(given_, step, first, weights)
         np.testing.assert_array_equal(batch.inputs, as_inputs(jnp.asarray(inputs)))
         np.testing.assert_array_equal(batch.targets, targets)
 
@@ -69,7 +69,7 @@ def test_what_a_feed_gives_holds_until_the_next_call_but_one(feed: Feed, digits:
     now = feed(*parts[0])
     for part, following in itertools.pairwise(parts):
         after = feed(*following)
-        assert_batches(now, expected(digits, *part))
+        assert_batches(now, part[1], expected(digits, *part))
         now = after
 
 

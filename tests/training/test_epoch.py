@@ -190,7 +190,7 @@ def lowered_epoch(
     args = (
         TrainState(params, jax.eval_shape(SGD.init, params)),
         jax.ShapeDtypeStruct((steps,), np.float32),
-        examples if gathered_from is None else Ordered(examples, order, jax.ShapeDtypeStruct((), np.int32)),
+        examples if gathered_from is None else Ordered(examples, order),
         jax.eval_shape(lambda: Part.of(0, 0, seed=0, number=0, total=0)),
     )
     recipe = Recipe(network, SGD, gradient)
