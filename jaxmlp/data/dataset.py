@@ -259,7 +259,7 @@ LINE = 64
 
 
 def aligned(array: Num[np.ndarray, "*shape"]) -> Num[np.ndarray, "*shape"]:
-    """The array, or a copy, in memory that JAX on a CPU takes as it is; where it would make a copy of its own."""
+    """The array, where JAX on a CPU takes it as it is; else a copy that it does, as it would make one of its own."""
     if array.ctypes.data % LINE == 0 and array.flags.c_contiguous:
         return array
     copy = empty(array.shape, array.dtype)

@@ -127,9 +127,9 @@ class Feed:
     def order_of(self, epoch: int) -> Int[np.ndarray, "steps batch_size"]:
         """See the function."""
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, order_of(self.seed, epoch, self.count, self.batch_size)
-            if not self.buffers:
-                self.placed = jax.device_put(self.order)
+            order = order_of(self.seed, epoch, self.count, self.batch_size)
+            placed = self.placed if self.buffers else jax.device_put(order)
+            self.epoch, self.order, self.placed = epoch, order, placed  # all or none, if interrupted
         return self.order
 
     def __call__(self, epoch: int, first: int, end: int) -> Batches:
