@@ -259,7 +259,7 @@ LINE = 64
 
 
 def aligned(array: Num[np.ndarray, "*shape"]) -> Num[np.ndarray, "*shape"]:
-    """The array, where JAX on a CPU takes it as it is; else a copy that it does, as it would make one of its own."""
+    """The array itself, if JAX on a CPU takes it as it is; else a copy in memory that it takes so."""
     if array.ctypes.data % LINE == 0 and array.flags.c_contiguous:
         return array
     copy = empty(array.shape, array.dtype)
