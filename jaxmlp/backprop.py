@@ -47,19 +47,18 @@ class Trace(NamedTuple):
 
     Everything else is a contraction of it: `mean_gradient(trace)` is one. It is of the examples' costs C_i, in which
     the penalty on the weights has no part.
+
+    Attributes:
+        inputs: A^0..A^(L-1): the inputs of layers 1..L, shape (B, n_(l-1)), with what dropout left out as 0.
+        deltas: D^1..D^L: row i is dC_i/dz^l_i, shape (B, n_l).
+        losses: C_i, shape (B,).
+        weights: The batch's, shape (B,), if it has any.
     """
 
     inputs: tuple[Float[Array, "B _"], ...]
-    """A^0..A^(L-1): the inputs of layers 1..L, shape (B, n_(l-1)), with what dropout left out as 0."""
-
     deltas: tuple[Float[Array, "B _"], ...]
-    """D^1..D^L: row i is dC_i/dz^l_i, shape (B, n_l)."""
-
     losses: Float[Array, " B"]
-    """C_i."""
-
     weights: Float[Array, " B"] | None
-    """The batch's weights."""
 
 
 def backpropagate(params: Params, batch: Batch, network: Network, key: Key[Array, ""] | None = None) -> Trace:

@@ -38,6 +38,19 @@ class Network:
 
     It is hashable, so that it can be a static argument of `jax.jit`.
 
+    Attributes:
+        sizes: Units in each layer, from the inputs to the outputs; two sizes make a network without a hidden layer.
+        activation: Activation of the hidden layers.
+        output: Activation of the output layer.
+        loss: Cost of an example, summed over the outputs; cross_entropy takes output softmax, binary_cross_entropy
+            sigmoid.
+        dropout: Chance of each hidden activation to be left out of a training step (Srivastava 2014).
+        input_dropout: The same of each input.
+        l2: The cost gains half of this times the sum of all squared weights, biases left alone.
+        label_smoothing: A label wants this less of its output, spread evenly over all outputs (Szegedy 2016).
+        initializer: Of kernels: scaled (see jaxmlp.init), a name of jax.nn.initializers, or normal:DEVIATION or
+            uniform:BOUND.
+
     Raises:
         NetworkError: for fewer than two sizes, a size below 1, an unknown name, or a loss that doesn't go with the
             output activation.
@@ -47,31 +60,14 @@ class Network:
     """
 
     sizes: tuple[int, ...]
-    """Units in each layer, from the inputs to the outputs; two sizes make a network without a hidden layer."""
-
     activation: ActivationName = "sigmoid"
-    """Activation of the hidden layers."""
-
     output: ActivationName = "sigmoid"
-    """Activation of the output layer."""
-
     loss: LossName = "squared_error"
-    """Cost of an example, summed over the outputs; cross_entropy takes output softmax, binary_cross_entropy sigmoid."""
-
     dropout: float = 0.0
-    """Chance of each hidden activation to be left out of a training step (Srivastava 2014)."""
-
     input_dropout: float = 0.0
-    """The same of each input."""
-
     l2: float = 0.0
-    """The cost gains half of this times the sum of all squared weights, biases left alone."""
-
     label_smoothing: float = 0.0
-    """A label wants this less of its output, spread evenly over all outputs (Szegedy 2016)."""
-
     initializer: str = "scaled"
-    """Of kernels: scaled (see jaxmlp.init), a name of jax.nn.initializers, or normal:DEVIATION or uniform:BOUND."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.sizes, Iterable) or isinstance(self.sizes, str):
@@ -111,7 +107,12 @@ class Network:
 
 
 class Layer(NamedTuple):
-    """One layer's parameters: z = a @ kernel + bias."""
+    """One layer's parameters: z = a @ kernel + bias.
+
+    Attributes:
+        kernel: W^l, shape (n_(l-1), n_l).
+        bias: b^l, shape (n_l,).
+    """
 
     kernel: Float[Array, "n_in n_out"]
     bias: Float[Array, " n_out"]
@@ -124,11 +125,13 @@ Params: TypeAlias = tuple[Layer, ...]
 class Batch(NamedTuple):
     """B labelled examples: a pytree.
 
-    `inputs` has shape (B, n_0). `targets` are labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output:
-    0 or 1, the target itself), or the wanted outputs, shape (B, n_L). Of several outputs, a label outside that range
-    makes its example's cost NaN, and so every mean that it is in. `weights`, shape (B,), count each example that many
-    times in every mean; a weight of 0 masks one out, whose inputs must be finite, and whose target must be one that can
-    be, all the same.
+    Attributes:
+        inputs: Shape (B, n_0).
+        targets: Labels, shape (B,) of whole numbers from 0 to n_L - 1 (with one output: 0 or 1, the target itself), or
+            the wanted outputs, shape (B, n_L). Of several outputs, a label outside that range makes its example's cost
+            NaN, and so every mean that it is in.
+        weights: Shape (B,): how many times each example counts in every mean; once, if None. A weight of 0 masks one
+            out, whose inputs must be finite, and whose target must be one that can be, all the same.
     """
 
     inputs: Float[Array, "B n_0"]

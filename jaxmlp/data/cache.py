@@ -33,20 +33,23 @@ log = logging.getLogger("jaxmlp")
 
 @dataclass(frozen=True)
 class Note:
-    """What is known of a data set without its arrays."""
+    """What is known of a data set without its arrays.
+
+    Attributes:
+        train: Training examples.
+        test: Test examples.
+        shape: Of an example.
+        classes: How many.
+        names: What the classes are called; none where they are numbers.
+        stamp: Of the folder that it was read from: see jaxmlp.data.tfds.stamp.
+    """
 
     train: int | None
-    """Training examples."""
     test: int | None
-    """Test examples."""
     shape: tuple[int, ...] | None
-    """Of an example."""
     classes: int | None
-    """How many."""
     names: tuple[str, ...] = ()
-    """What the classes are called; none where they are numbers."""
     stamp: tuple[int, ...] = ()
-    """Of the folder that it was read from: see jaxmlp.data.tfds.stamp."""
 
 
 def expanded(path: str) -> Path:

@@ -23,8 +23,10 @@ NUMBERED = "; classes as numbers from 0, alike in both sets"
 class Examples(NamedTuple):
     """N labelled examples: a pytree.
 
-    `inputs`, shape (N, n_0): uint8 grey levels, kept so (a quarter of the memory) until `as_inputs` converts a batch
-    inside the compiled program, or float32. `targets`: int32 labels, shape (N,), or float32 outputs, shape (N, n_L).
+    Attributes:
+        inputs: Shape (N, n_0): uint8 grey levels, kept so (a quarter of the memory) until `as_inputs` converts a batch
+            inside the compiled program, or float32.
+        targets: int32 labels, shape (N,), or float32 outputs, shape (N, n_L).
     """
 
     inputs: UInt8[np.ndarray, "N n_0"] | Float[np.ndarray, "N n_0"]
@@ -52,17 +54,23 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test set of the same kind. Make one with `Dataset.from_arrays`, which checks the arrays."""
+    """A training and a test set of the same kind. Make one with `Dataset.from_arrays`, which checks the arrays.
+
+    Attributes:
+        name: What it is called.
+        train: The training examples, those that will be held out for validation among them.
+        test: The test examples.
+        classes: Labels are numbers below it; None for regression.
+        shape: Shape of one example as it came, such as (28, 28) for an image; its features are the product.
+        names: What the classes are called; none where they are numbers.
+    """
 
     name: str
     train: Examples
     test: Examples
     classes: int | None
-    """Labels are numbers below it; None for regression."""
     shape: tuple[int, ...]
-    """Shape of one example as it came, such as (28, 28) for an image; its features are the product."""
     names: tuple[str, ...] = ()
-    """What the classes are called; none where they are numbers."""
 
     def __repr__(self) -> str:
         kind = f"classes: {self.classes}" if self.labelled else f"wanted outputs: {self.outputs}"
@@ -219,11 +227,15 @@ def split_indices(
 
 
 class Scale(NamedTuple):
-    """How features are standardised: each less its mean, over its standard deviation."""
+    """How features are standardised: each less its mean, over its standard deviation.
+
+    Attributes:
+        mean: Of each feature.
+        deviation: 1 for a feature that never varies.
+    """
 
     mean: Float[np.ndarray, " n_0"]
     deviation: Float[np.ndarray, " n_0"]
-    """1 for a feature that never varies."""
 
     @staticmethod
     def of(inputs: Num[np.ndarray, "N n_0"]) -> "Scale":

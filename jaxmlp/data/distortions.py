@@ -29,25 +29,23 @@ SMOOTHEST = 1000
 
 @dataclass(frozen=True)
 class Distort:
-    """How training images are distorted, anew in every step; by default not at all."""
+    """How training images are distorted, anew in every step; by default not at all.
+
+    Attributes:
+        shift: Pixels, at most, in each direction.
+        rotation: Degrees, at most, either way.
+        scaling: Width and height change by this share at most: 0.15 draws factors from 0.85 to 1.15.
+        shear: Pixels sideways a pixel of height, at most.
+        alpha: Strength of elastic distortions, in pixels; Simard's is 34, with sigma 4.
+        sigma: Deviation of the Gaussian that smoothes elastic distortions, in pixels.
+    """
 
     shift: float = 0.0
-    """Pixels, at most, in each direction."""
-
     rotation: float = 0.0
-    """Degrees, at most, either way."""
-
     scaling: float = 0.0
-    """Width and height change by this share at most: 0.15 draws factors from 0.85 to 1.15."""
-
     shear: float = 0.0
-    """Pixels sideways a pixel of height, at most."""
-
     alpha: float = 0.0
-    """Strength of elastic distortions, in pixels; Simard's is 34, with sigma 4."""
-
     sigma: float = 4.0
-    """Deviation of the Gaussian that smoothes elastic distortions, in pixels."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

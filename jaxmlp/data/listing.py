@@ -15,16 +15,19 @@ from jaxmlp.errors import DataError
 
 
 class Entry(NamedTuple):
-    """A data set that is there."""
+    """A data set that is there.
+
+    Attributes:
+        source: What data.source calls it.
+        place: the package; TFDS, for its standard folder; the cache; else a folder.
+        note: None of its fields is known where it can't be read.
+        size: Bytes on disk.
+    """
 
     source: str
-    """What data.source calls it."""
     place: str
-    """the package; TFDS, for its standard folder; the cache; else a folder."""
     note: Note
-    """None of its fields is known where it can't be read."""
     size: int
-    """Bytes on disk."""
 
 
 UNKNOWN = Note(train=None, test=None, shape=None, classes=None)

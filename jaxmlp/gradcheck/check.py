@@ -151,18 +151,21 @@ def _vector(leaves: list[Any]) -> np.ndarray:
 
 
 class _Evidence(NamedTuple):
-    """What is known of every element, as vectors: of all leaves, or of one."""
+    """What is known of every element, as vectors: of all leaves, or of one.
+
+    Attributes:
+        m: The hand-written gradient, in float64 if it runs there.
+        m_own: The same in the given precision.
+        a: jax.grad in float64: the truth, unless finite differences contradict it.
+        bound: What rounding explains in the given precision.
+    """
 
     m: np.ndarray
-    """The hand-written gradient, in float64 if it runs there."""
     m_own: np.ndarray
-    """The same in the given precision."""
     a: np.ndarray
-    """jax.grad in float64: the truth, unless finite differences contradict it."""
     a_own: np.ndarray
     tolerance: np.ndarray
     bound: np.ndarray
-    """What rounding explains in the given precision."""
     wrong: np.ndarray
     kink: np.ndarray
 

@@ -61,11 +61,14 @@ def flatten(tree: Any) -> jax.Array:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """How to call a function of (params, *args) with a list of arrays: what `jax.jit` takes as static."""
+    """How to call a function of (params, *args) with a list of arrays: what `jax.jit` takes as static.
+
+    Attributes:
+        leaves: None in the place of an array.
+    """
 
     tree: Any
     leaves: tuple[Any, ...]
-    """None in the place of an array."""
     arrays: tuple[bool, ...]
 
     def __call__(self, function: Callable[..., Any], arrays: Any) -> Any:
@@ -94,15 +97,18 @@ def _same(x: Any, y: Any) -> bool:
 
 
 class Inputs(NamedTuple):
-    """(params, args), taken apart."""
+    """(params, args), taken apart.
+
+    Attributes:
+        arrays: The parameters come first.
+        shapes: Of the parameters.
+        paths: Of the arrays.
+    """
 
     call: Call
     arrays: list[Any]
-    """The parameters come first."""
     shapes: list[tuple[int, ...]]
-    """Of the parameters."""
     paths: list[str]
-    """Of the arrays."""
 
     @classmethod
     def of(cls, params: Any, args: tuple[Any, ...]) -> "Inputs":
@@ -144,14 +150,17 @@ def _widened(x: Any) -> Any:
 
 
 class Result(NamedTuple):
-    """What a gradient function returned."""
+    """What a gradient function returned.
+
+    Attributes:
+        unit: Unit roundoff of the narrowest type that it computes in.
+        wrong: What is wrong with the result as a whole.
+    """
 
     value: float | None
     leaves: list[np.ndarray]
     unit: float
-    """Unit roundoff of the narrowest type that it computes in."""
     wrong: str
-    """What is wrong with the result as a whole."""
 
 
 def _is_number(x: Any) -> bool:

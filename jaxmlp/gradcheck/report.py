@@ -11,19 +11,43 @@ from jaxmlp.errors import GradientError
 
 @dataclass(frozen=True)
 class Difference:
-    """Two arrays' difference: the largest, where it stands, and the angle."""
+    """Two arrays' difference: the largest, where it stands, and the angle.
+
+    Attributes:
+        absolute: Largest |m_e - a_e|, with m the gradient and a jax.grad, both in float64 where they run there.
+        absolute_index: The place of that element in its leaf.
+        relative: Largest |m_e - a_e| / max(|a_e|, tolerance_e): relative to what can be told from 0.
+        relative_index: The place of that element in its leaf.
+        cosine: Of the angle between m and a as vectors.
+    """
 
     absolute: float
     absolute_index: tuple[int, ...]
     relative: float
-    """Largest |m_e - a_e| / max(|a_e|, tolerance_e): relative to what can be told from 0."""
     relative_index: tuple[int, ...]
     cosine: float
 
 
 @dataclass(frozen=True)
 class FiniteDifferences:
-    """A leaf's central finite differences: of all its probes, the one that contradicts the gradient most."""
+    """A leaf's central finite differences: of all its probes, the one that contradicts the gradient most.
+
+    Attributes:
+        probes: How many there were: single elements, and directions through all of the leaf.
+        at: Where the one was: an element's place, or `a random direction` or `the direction of the difference`.
+        step: How far it went to either side.
+        value: Its central difference.
+        left: Its backward difference.
+        right: Its forward difference.
+        error_manual: How far the gradient lies from `value`.
+        error_automatic: How far jax.grad lies from it.
+        bound: What rounding and curvature explain of that.
+        blind: Probes at which no step gave a finite loss; they contradict nothing.
+        tells: Whether a probe is fine enough to miss half of an element of typical size, or all are 0.
+        contradicted: Probes that contradict the gradient.
+        confirms_manual: Whether none does.
+        confirms_automatic: Whether none contradicts jax.grad.
+    """
 
     probes: int
     at: str
@@ -35,40 +59,60 @@ class FiniteDifferences:
     error_automatic: float
     bound: float
     blind: int
-    """Probes at which no step gave a finite loss; they contradict nothing."""
     tells: bool
-    """Whether a probe is fine enough to miss half of an element of typical size, or all are 0."""
     contradicted: int
-    """Probes that contradict the gradient."""
     confirms_manual: bool
     confirms_automatic: bool
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """A leaf in the given precision, against the float64 truth: norms of both errors, and the worst element."""
+    """A leaf in the given precision, against the float64 truth: norms of both errors, and the worst element.
+
+    Attributes:
+        dtype: The given precision.
+        manual: The norm of the gradient's error.
+        automatic: The norm of jax.grad's.
+        nearer: Whose is less: `gradient`, `jax.grad` or `equal`.
+        worst: The gradient's error at the element where it stands out most from its bound.
+        worst_index: The place of that element in its leaf.
+        bound: What rounding explains at that element.
+        explained: Whether that is so of every element.
+    """
 
     dtype: str
     manual: float
     automatic: float
     nearer: str
-    """`gradient`, `jax.grad` or `equal`."""
     worst: float
     worst_index: tuple[int, ...]
     bound: float
-    """What rounding explains at that element."""
     explained: bool
 
 
 @dataclass(frozen=True)
 class LeafReport:
-    """One leaf of the parameters."""
+    """One leaf of the parameters.
+
+    Attributes:
+        path: Its place among the parameters, such as [0].kernel.
+        shape: Its shape.
+        dtype: Its type.
+        status: `pass`, `fail`, or `kink`: passes, but some elements stand at a kink, where the derivative is a
+            convention.
+        reason: Why it isn't `pass`.
+        kinks: How many elements stand at a kink.
+        norm_manual: The norm of the gradient.
+        norm_automatic: The norm of jax.grad.
+        difference: Between the two; None where they could not be compared.
+        finite: Finite differences; None where none were taken.
+        rounding: The gradient in the given precision; None where that is float64.
+    """
 
     path: str
     shape: tuple[int, ...]
     dtype: str
     status: str
-    """`pass`, `fail`, or `kink`: passes, but some elements stand at a kink, where the derivative is a convention."""
     reason: str
     kinks: int
     norm_manual: float
@@ -83,15 +127,21 @@ class GradientReport:
     """What `check_gradients` found: `print` it, take it `as_dict`, or let it `raise_on_failure`.
 
     `LEGEND` says what the columns of the printed table are.
+
+    Attributes:
+        dtype: The precision that was given, such as float32.
+        loss: Its value at the parameters.
+        leaves: What was found of each leaf of the parameters.
+        problems: What is wrong with the gradient as a whole: its tree, the value beside it.
+        causes: What the pattern of the failures suggests.
+        notes: What else there is to know, such as a gradient that is 0 everywhere.
     """
 
     dtype: str
     loss: float
     leaves: tuple[LeafReport, ...]
     problems: tuple[str, ...] = ()
-    """What is wrong with the gradient as a whole: its tree, the value beside it."""
     causes: tuple[str, ...] = ()
-    """What the pattern of the failures suggests."""
     notes: tuple[str, ...] = ()
 
     @property

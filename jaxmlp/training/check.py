@@ -24,10 +24,14 @@ Tree = TypeVar("Tree")
 
 @dataclass(frozen=True)
 class Checked:
-    """One check of an experiment."""
+    """One check of an experiment.
+
+    Attributes:
+        when: `at initialisation` or `after an epoch`.
+        report: What the check found.
+    """
 
     when: str
-    """`at initialisation` or `after an epoch`."""
     report: GradientReport
 
 

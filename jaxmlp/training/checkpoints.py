@@ -46,22 +46,24 @@ class Snapshot:
     """Where training stands: all that it takes to go on as if nothing had happened.
 
     The order of the examples and all keys are functions of the experiment's seed, the epoch and the step.
+
+    Attributes:
+        state: NumPy arrays.
+        epoch: The one being trained, from 1.
+        losses: The mean losses of its steps so far.
+        steps: Those since the start of the run.
+        seconds: Spent on the epoch so far.
+        wall_seconds: Spent on the run so far.
+        history: Of the epochs before.
     """
 
     state: TrainState
-    """NumPy arrays."""
     epoch: int
-    """The one being trained, from 1."""
     losses: Float[np.ndarray, " step"]
-    """The mean losses of its steps so far."""
     steps: int
-    """Those since the start of the run."""
     seconds: float
-    """Spent on the epoch so far."""
     wall_seconds: float
-    """Spent on the run so far."""
     history: tuple[EpochRecord, ...]
-    """Of the epochs before."""
 
     @property
     def best(self) -> int | None:

@@ -36,27 +36,37 @@ from jaxmlp.training.program import Program
 
 @dataclass(frozen=True)
 class Pair:
-    """An epoch of both."""
+    """An epoch of both.
+
+    Attributes:
+        epoch: From 1.
+        train_loss: Manual, auto.
+        validation_accuracy: Manual, auto; None without a validation split, or for regression.
+        drift: The largest leaf's drift at the epoch's end.
+    """
 
     epoch: int
     train_loss: tuple[float, float]
-    """Manual, auto; and so below."""
     validation_accuracy: tuple[float | None, float | None]
     drift: float
-    """The largest leaf's drift at the epoch's end."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs that differ in nothing but the gradient."""
+    """Two runs that differ in nothing but the gradient.
+
+    Attributes:
+        epochs: Both runs, epoch by epoch.
+        leaves: [0].kernel, [0].bias, [1].kernel, ..., which are W^1, b^1, W^2, ...: the columns of `drift`.
+        drift: After every step, how far the parameters lie apart: |p_manual - p_auto| / |p_auto|, a leaf a column.
+        step_seconds: The mean time of a step, manual and auto, in each of TURNS turns after the training; see
+            `step_times`.
+    """
 
     epochs: tuple[Pair, ...]
     leaves: tuple[str, ...]
-    """[0].kernel, [0].bias, [1].kernel, ..., which are W^1, b^1, W^2, ...: the columns of `drift`."""
     drift: Float[np.ndarray, "steps leaves"]
-    """After every step, how far the parameters lie apart: |p_manual - p_auto| / |p_auto|, a leaf a column."""
     step_seconds: Float[np.ndarray, "turns 2"]
-    """The mean time of a step, manual and auto, in each of TURNS turns after the training; see `step_times`."""
 
 
 Both: TypeAlias = tuple[TrainState, TrainState]

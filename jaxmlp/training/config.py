@@ -28,20 +28,20 @@ def _number(settings: object, name: str, kind: type[int | float], least: int, ex
 
 @dataclass(frozen=True)
 class Data:
-    """Where the examples come from."""
+    """Where the examples come from.
+
+    Attributes:
+        source: mnist (in the package), idx:FOLDER, npz:FILE or tfds:NAME (of TensorFlow Datasets); dct: and one of
+            them, for its images' lowest frequencies.
+        validation: Training examples held out, by seed, to validate on; 0 for none.
+        standardize: Every feature less its mean, over its standard deviation, both of the examples trained on.
+        examples: Training examples used, drawn by seed; by default all that are not held out.
+    """
 
     source: str = "mnist"
-    """mnist (in the package), idx:FOLDER, npz:FILE or tfds:NAME (of TensorFlow Datasets); dct: and one of them, for its
-    images' lowest frequencies."""
-
     validation: int = 5000
-    """Training examples held out, by seed, to validate on; 0 for none."""
-
     standardize: bool = False
-    """Every feature less its mean, over its standard deviation, both of the examples trained on."""
-
     examples: int | None = None
-    """Training examples used, drawn by seed; by default all that are not held out."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str):
@@ -55,30 +55,30 @@ class Data:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How a gradient becomes an update."""
+    """How a gradient becomes an update.
+
+    Attributes:
+        name: sgd, plain gradient descent, or adam, adamw, rmsprop, lion, muon, ...: optax's by their names, but for a
+            few, such as lbfgs, that ask for more than the gradient.
+        learning_rate: Step size: an update is this times the gradient (for adam, times its normalised form).
+        parameters: The optimizer's others, by optax's names, such as momentum 0.9 nesterov 1; its own defaults by
+            default.
+        weight_decay: Decoupled: kernels, not biases, lose this times the learning rate a step; but dadapt_adamw,
+            madgrad and prodigy have ways of their own. By default the optimizer's own.
+        clip_norm: A gradient whose norm, over all layers, is larger is scaled down to it; by default none is.
+        max_norm: After each update, a unit's incoming weights whose norm is larger are scaled down to it; by default
+            none are.
+        nonfinite: What becomes of a gradient that is not finite: stop ends the run, skip leaves the step out and counts
+            it.
+    """
 
     name: str = "sgd"
-    """sgd, plain gradient descent, or adam, adamw, rmsprop, lion, muon, ...: optax's by their names, but
-    for a few, such as lbfgs, that ask for more than the gradient."""
-
     learning_rate: float = 1.0
-    """Step size: an update is this times the gradient (for adam, times its normalised form)."""
-
     parameters: tuple[tuple[str, float], ...] = ()
-    """The optimizer's others, by optax's names, such as momentum 0.9 nesterov 1; its own defaults by default."""
-
     weight_decay: float | None = None
-    """Decoupled: kernels, not biases, lose this times the learning rate a step; but dadapt_adamw, madgrad and prodigy
-    have ways of their own. By default the optimizer's own."""
-
     clip_norm: float | None = None
-    """A gradient whose norm, over all layers, is larger is scaled down to it; by default none is."""
-
     max_norm: float | None = None
-    """After each update, a unit's incoming weights whose norm is larger are scaled down to it; by default none are."""
-
     nonfinite: Literal["stop", "skip"] = "stop"
-    """What becomes of a gradient that is not finite: stop ends the run, skip leaves the step out and counts it."""
 
     def __post_init__(self) -> None:
         if self.nonfinite not in ("stop", "skip"):
@@ -106,23 +106,22 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate changes while training."""
+    """How the learning rate changes while training.
+
+    Attributes:
+        name: cosine falls to `end` of it just after the last step; exponential by `factor` an epoch; step by it `every`
+            epochs.
+        warmup: Epochs in which it grows evenly from 0, before all else.
+        factor: Of exponential and step: what the learning rate is multiplied by.
+        every: Of step: epochs from one to the next.
+        end: Of cosine: the last learning rate, as a share of the first.
+    """
 
     name: Literal["constant", "cosine", "exponential", "step"] = "constant"
-    """cosine falls to `end` of it just after the last step; exponential by `factor` an epoch; step by it `every`
-    epochs."""
-
     warmup: float = 0.0
-    """Epochs in which it grows evenly from 0, before all else."""
-
     factor: float = 0.95
-    """Of exponential and step: what the learning rate is multiplied by."""
-
     every: float = 10.0
-    """Of step: epochs from one to the next."""
-
     end: float = 0.0
-    """Of cosine: the last learning rate, as a share of the first."""
 
     def __post_init__(self) -> None:
         if self.name not in ("constant", "cosine", "exponential", "step"):
@@ -137,19 +136,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Train:
-    """How training runs."""
+    """How training runs.
+
+    Attributes:
+        epochs: Passes over the training examples.
+        batch_size: Examples a step; a last batch with fewer is trained on too.
+        seed: Of the initial parameters, the examples that are held out or used, and their order.
+        gradient: manual: the backward pass derived by hand (jaxmlp.backprop); auto: jax.grad.
+    """
 
     epochs: int = 30
-    """Passes over the training examples."""
-
     batch_size: int = 32
-    """Examples a step; a last batch with fewer is trained on too."""
-
     seed: int = 0
-    """Of the initial parameters, the examples that are held out or used, and their order."""
-
     gradient: Literal["manual", "auto"] = "manual"
-    """manual: the backward pass derived by hand (jaxmlp.backprop); auto: jax.grad."""
 
     def __post_init__(self) -> None:
         _number(self, "train.epochs", int, 1, "1 or more")
@@ -184,13 +183,15 @@ QuantityName = Literal[
 
 @dataclass(frozen=True)
 class Record:
-    """What is recorded while training, for `jaxmlp diagnose`."""
+    """What is recorded while training, for `jaxmlp diagnose`.
+
+    Attributes:
+        quantities: Names, each explained in jaxmlp/training/instruments.py; none by default.
+        every: Steps from one recording to the next; the first step of every epoch is recorded.
+    """
 
     quantities: tuple[QuantityName, ...] = ()
-    """Names, each explained in jaxmlp/training/instruments.py; none by default."""
-
     every: int = 1
-    """Steps from one recording to the next; the first step of every epoch is recorded."""
 
     def __post_init__(self) -> None:
         names = get_args(QuantityName)
@@ -205,13 +206,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is kept while training, to go on from after whatever happens: after every epoch that is not very short."""
+    """What is kept while training, to go on from after whatever happens: after every epoch that is not very short.
+
+    Attributes:
+        keep: The newest checkpoints that are kept, beside that of the best epoch by validation.
+        seconds: Within an epoch, at least this long from one to the next; in private and recorded ones there is none.
+    """
 
     keep: int = 3
-    """The newest checkpoints that are kept, beside that of the best epoch by validation."""
-
     seconds: float = 60.0
-    """Within an epoch, at least this long from one to the next; in private and recorded ones there is none."""
 
     def __post_init__(self) -> None:
         _number(self, "checkpoint.keep", int, 1, "1 or more")
@@ -220,16 +223,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Privacy:
-    """What a run may tell of any single training example; jaxmlp.training.privacy says what is guaranteed."""
+    """What a run may tell of any single training example; jaxmlp.training.privacy says what is guaranteed.
+
+    Attributes:
+        epsilon: The privacy that the whole run may spend, by DP-SGD; None trains without.
+        delta: The probability that goes with epsilon; far below 1 / training examples.
+        clip: The norm to which an example's gradient is clipped, from 1e-6 to 1e6.
+    """
 
     epsilon: float | None = None
-    """The privacy that the whole run may spend, by DP-SGD; None trains without."""
-
     delta: float = 1e-5
-    """The probability that goes with epsilon; far below 1 / training examples."""
-
     clip: float = 1.0
-    """The norm to which an example's gradient is clipped, from 1e-6 to 1e6."""
 
     def __post_init__(self) -> None:
         bounds: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -247,6 +251,8 @@ class Privacy:
 @dataclass(frozen=True)
 class Experiment:
     """A network and how it is trained: everything that a run needs.
+
+    Each field has a class of its own, which says what its settings mean: `help(jaxmlp.Train)`.
 
     Raises, here and in its parts:
         ExperimentError: for a setting out of range.

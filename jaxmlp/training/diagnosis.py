@@ -26,36 +26,42 @@ ADVISED = "noise_scale gradient_norm update_ratio saturation dead_units example_
 
 @dataclass(frozen=True)
 class Suspect:
-    """A training example whose label the network contradicts."""
+    """A training example whose label the network contradicts.
+
+    Attributes:
+        index: Among all training examples of the data set, before the validation split.
+        said: The label that the network gives at the end.
+        probability: That the network gives `said`, among the labels.
+        loss: Its mean loss in the second half of the epochs.
+    """
 
     index: int
-    """Among all training examples of the data set, before the validation split."""
     label: int
     said: int
-    """The label that the network gives at the end."""
     probability: float
-    """That the network gives `said`, among the labels."""
     loss: float
-    """Its mean loss in the second half of the epochs."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A run as the rules see it."""
+    """A run as the rules see it.
+
+    Attributes:
+        recordings: What each epoch recorded.
+        examples: Those that were trained on, in the order of the recordings.
+        indices: Of them among all training examples of the data set, before the validation split.
+        shape: Of one example.
+        ranking: Positions in `examples`, from the one most likely mislabelled on; empty where it isn't known.
+        suspects: The first of the ranking that the network contradicts and is sure about, whatever their number.
+    """
 
     run: Run
     recordings: tuple[Recording, ...]
-    """What each epoch recorded."""
     examples: Examples
-    """Those that were trained on, in the order of the recordings."""
     indices: Int[np.ndarray, " N"]
-    """Of them among all training examples of the data set, before the validation split."""
     shape: tuple[int, ...]
-    """Of one example."""
     ranking: Int[np.ndarray, " ranked"]
-    """Positions in `examples`, from the one most likely mislabelled on; empty where it isn't known."""
     suspects: tuple[Suspect, ...]
-    """The first of the ranking that the network contradicts and is sure about, whatever their number."""
 
     @property
     def steps(self) -> int:

@@ -46,17 +46,20 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a step's program depends on but arrays: what is static for `jax.jit`. Make one with `Recipe.of`."""
+    """All that a step's program depends on but arrays: what is static for `jax.jit`. Make one with `Recipe.of`.
+
+    Attributes:
+        shape: Of an image; of consequence where images are distorted.
+        upright: Whether the optimizer is to see matrices as they are, and not transposed.
+    """
 
     network: Network
     optimizer: optax.GradientTransformation
     gradient: Literal["manual", "auto"] = "manual"
     distort: Distort = field(default_factory=Distort)
     shape: tuple[int, ...] = ()
-    """Of an image; of consequence where images are distorted."""
     max_norm: float | None = None
     upright: bool = False
-    """Whether the optimizer is to see matrices as they are, and not transposed."""
 
     @staticmethod
     def of(experiment: Experiment, shape: tuple[int, ...], steps: int) -> "Recipe":
@@ -187,26 +190,32 @@ def make_step(recipe: Recipe) -> Step:
 
 
 class Trained(NamedTuple):
-    """What `train_steps` gives."""
+    """What `train_steps` gives.
+
+    Attributes:
+        losses: The mean loss of each batch, as it was when the batch came up, in the place of its step.
+        sound: Whether every number of the state is finite.
+    """
 
     state: TrainState
     losses: Float[Array, " steps"]
-    """The mean loss of each batch, as it was when the batch came up, in the place of its step."""
     sound: Bool[Array, ""]
-    """Whether every number of the state is finite."""
 
 
 class Part(NamedTuple):
-    """Which steps of an epoch are trained, what keys they draw with, and how many examples the epoch has."""
+    """Which steps of an epoch are trained, what keys they draw with, and how many examples the epoch has.
+
+    Attributes:
+        end: The first that is not.
+        number: Steps before the epoch, of the whole run.
+        total: Of the epoch's places the first so many are examples', the rest are fill.
+    """
 
     first: Int[Array, ""]
     end: Int[Array, ""]
-    """The first that is not."""
     seed: UInt32[Array, ""]
     number: UInt32[Array, ""]
-    """Steps before the epoch, of the whole run."""
     total: Int[Array, ""]
-    """Of the epoch's places the first so many are examples', the rest are fill."""
 
     @staticmethod
     def of(first: int, end: int, seed: int, number: int, total: int) -> "Part":
@@ -280,11 +289,14 @@ EVALUATION_BATCH = 1000
 
 
 class Portion(NamedTuple):
-    """Examples of a set that are scored together, on the device."""
+    """Examples of a set that are scored together, on the device.
+
+    Attributes:
+        size: The first so many are the set's, the rest are fill.
+    """
 
     examples: Examples
     size: Int[Array, ""]
-    """The first so many are the set's, the rest are fill."""
 
 
 def portions(examples: Examples) -> tuple[Portion, ...]:

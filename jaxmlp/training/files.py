@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExperimentFile:
-    """What an experiment file defines."""
+    """What an experiment file defines.
+
+    Attributes:
+        about: Its docstring.
+    """
 
     path: Path
     experiment: Experiment
     about: str
-    """Its docstring."""
     module: ModuleType
 
     def sweep(self, experiment: Experiment) -> tuple[Experiment, ...]:

@@ -160,16 +160,19 @@ DARK = 64
 
 
 class Divided(NamedTuple):
-    """A data set as an experiment uses it."""
+    """A data set as an experiment uses it.
+
+    Attributes:
+        dataset: Its training set is what is trained on.
+        held_out: What is validated on.
+        indices: Where the examples of the training set lie in the whole.
+        scale: How they are standardised, if they are.
+    """
 
     dataset: Dataset
-    """Its training set is what is trained on."""
     held_out: Examples
-    """What is validated on."""
     indices: Int[np.ndarray, " N"]
-    """Where the examples of the training set lie in the whole."""
     scale: Scale | None
-    """How they are standardised, if they are."""
 
 
 def divided(experiment: Experiment, dataset: Dataset | None) -> Divided:
@@ -428,13 +431,16 @@ NAMED = 128
 
 
 class Reached(NamedTuple):
-    """Where training stands after a part of an epoch."""
+    """Where training stands after a part of an epoch.
+
+    Attributes:
+        losses: The mean loss of each step so far; of none, where only whole epochs are trained.
+        loss: The epoch's, when it has ended.
+    """
 
     state: TrainState
     losses: Float[np.ndarray, " step"]
-    """The mean loss of each step so far; of none, where only whole epochs are trained."""
     loss: float | None = None
-    """The epoch's, when it has ended."""
     recording: Recording | None = None
 
 

@@ -26,17 +26,20 @@ from jaxmlp.training.epoch import flip
 
 
 class Step(NamedTuple):
-    """What a step knows. All that has the parameters' shape is flipped (see `make_step`), which no norm minds."""
+    """What a step knows. All that has the parameters' shape is flipped (see `make_step`), which no norm minds.
+
+    Attributes:
+        gradient: gbar, `flip(mean_gradient(trace))`: a norm read along the memory costs a third of one read across it.
+        start: The parameters that the run started from.
+        slopes: f_l'(z^l) of the hidden layers, shape (B, n_l).
+    """
 
     trace: Trace
     gradient: Params
-    """gbar, `flip(mean_gradient(trace))`: a norm read along the memory costs a third of one read across it."""
     before: Params
     after: Params
     start: Params
-    """The parameters that the run started from."""
     slopes: tuple[Float[Array, "B _"], ...]
-    """f_l'(z^l) of the hidden layers, shape (B, n_l)."""
 
 
 def slopes(

@@ -127,12 +127,15 @@ def calibrate(epsilon: float, delta: float, q: float, steps: int) -> Steps:
 
 
 class Drawn(NamedTuple):
-    """Batches by Poisson sampling: rows of `capacity` places, of which an example takes each at weight 1."""
+    """Batches by Poisson sampling: rows of `capacity` places, of which an example takes each at weight 1.
+
+    Attributes:
+        indices: The examples, by rising index; the rest of a row is filled up with index 0.
+        weights: 1 for an example, 0 for the fill.
+    """
 
     indices: Int[np.ndarray, "steps capacity"]
-    """The examples, by rising index; the rest of a row is filled up with index 0."""
     weights: Float[np.ndarray, "steps capacity"]
-    """1 for an example, 0 for the fill."""
 
 
 def capacity(count: int, batch_size: int) -> int:
@@ -214,11 +217,14 @@ def finite_ones(trace: Trace) -> Trace:
 
 
 class Amounts(NamedTuple):
-    """The numbers of a private step, as arrays, so that another epsilon needs no other program."""
+    """The numbers of a private step, as arrays, so that another epsilon needs no other program.
+
+    Attributes:
+        first: The number of the epoch's first step, from 0.
+    """
 
     seed: UInt32[Array, ""]
     first: UInt32[Array, ""]
-    """The number of the epoch's first step, from 0."""
     clip: Float[Array, ""]
     sigma: Float[Array, ""]
     batch_size: Float[Array, ""]

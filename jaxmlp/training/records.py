@@ -9,30 +9,48 @@ from typing import Any, TypeVar
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """A line of metrics.jsonl."""
+    """A line of metrics.jsonl.
+
+    Attributes:
+        epoch: From 1.
+        train_loss: Mean over the epoch's examples, each as it was when its batch came up; with the penalty of
+            `network.l2`, but in recorded and private training.
+        validation_loss: None without a validation split.
+        validation_accuracy: Share of validation examples labelled right; None without a split, or for regression.
+        seconds: Of training alone; the first epoch's include compilation.
+        images_per_second: Training examples over `seconds`.
+        recorded: What the experiment records, in short (see `recording.summary`); None, and not in the file, without.
+        epsilon: The privacy spent up to here; None, and absent from the file, where training is not private.
+        skipped: Steps left out for a gradient that is not finite; None, and absent from the file, where that ends the
+            run.
+    """
 
     epoch: int
     train_loss: float
-    """Mean over the epoch's examples, each as it was when its batch came up; with the penalty of `network.l2`, but in
-    recorded and private training."""
     validation_loss: float | None
-    """None without a validation split."""
     validation_accuracy: float | None
-    """Share of validation examples labelled right; None without a split, or for regression."""
     seconds: float
-    """Of training alone; the first epoch's include compilation."""
     images_per_second: float
     recorded: dict[str, Any] | None = None
-    """What the experiment records, in short (see `recording.summary`); None, and not in the file, without."""
     epsilon: float | None = None
-    """The privacy spent up to here; None, and absent from the file, where training is not private."""
     skipped: int | None = None
-    """Steps left out for a gradient that is not finite; None, and absent from the file, where that ends the run."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """result.json: the end of a run. Accuracies are None for regression."""
+    """result.json: the end of a run. Accuracies are None for regression.
+
+    Attributes:
+        test_accuracy: Share of test examples labelled right by the final parameters.
+        test_loss: Mean over the test examples, without the penalty of `network.l2`.
+        validation_accuracy: Of the final parameters; None without a validation split.
+        validation_loss: The same of the loss.
+        epochs: How many were trained.
+        parameters: How many numbers the network has.
+        train_seconds: Of training alone, compilation included.
+        wall_seconds: From the call of `fit` to the test; of a run that was resumed, of all its parts together.
+        epsilon: The privacy spent; None, and absent from the file, where training is not private.
+    """
 
     test_accuracy: float | None
     test_loss: float
@@ -41,11 +59,8 @@ class Result:
     epochs: int
     parameters: int
     train_seconds: float
-    """Of training alone, compilation included."""
     wall_seconds: float
-    """From the call of `fit` to the test; of a run that was resumed, of all its parts together."""
     epsilon: float | None = None
-    """The privacy spent; None, and absent from the file, where training is not private."""
 
 
 Record = TypeVar("Record", EpochRecord, Result)

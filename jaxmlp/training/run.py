@@ -56,18 +56,23 @@ def outputs_for(params: Params, inputs: Num[Array, "N n_0"], *, network: Network
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network with its experiment and history; `jaxmlp.fit` returns one, `jaxmlp.load` reads one back."""
+    """A trained network with its experiment and history; `jaxmlp.fit` returns one, `jaxmlp.load` reads one back.
+
+    Attributes:
+        experiment: What was trained, and how.
+        labelled: Whether the targets were labels, and not wanted outputs (regression).
+        params: The parameters after the last epoch, as NumPy arrays.
+        history: A record of every epoch.
+        result: How it ended, with the test; None where the run did not come to its end.
+        scale: How the inputs were standardised, if they were.
+    """
 
     experiment: Experiment
     labelled: bool
-    """Whether the targets were labels, and not wanted outputs (regression)."""
     params: Params = field(repr=False)
-    """The parameters after the last epoch, as NumPy arrays."""
     history: tuple[EpochRecord, ...] = field(repr=False)
     result: Result | None
-    """None where the run did not come to its end."""
     scale: Scale | None = field(default=None, repr=False)
-    """How the inputs were standardised, if they were."""
 
     def outputs(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N n_L"]:
         """The network's outputs a^L for inputs of shape (N, n_0), or (N, ...) with n_0 numbers an example.
@@ -509,7 +514,12 @@ def shape_of_state(experiment: Experiment) -> TrainState:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run's folder says of it, but for its parameters."""
+    """What a run's folder says of it, but for its parameters.
+
+    Attributes:
+        stopped: Its `kind`, such as diverged, and the `message`, where it ended before its end and could say so.
+        data: What config.json says of the data set: its name, sizes and checksum.
+    """
 
     experiment: Experiment
     labelled: bool
@@ -517,10 +527,8 @@ class Kept:
     history: tuple[EpochRecord, ...]
     result: Result | None
     stopped: dict[str, str] = field(default_factory=dict)
-    """Its `kind`, such as diverged, and the `message`, where it ended before its end and could say so."""
     scale: Scale | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    """What config.json says of the data set: its name, sizes and checksum."""
 
 
 def read(path: str | PathLike[str]) -> Kept:

@@ -116,17 +116,21 @@ LONGEST = 250
 
 
 class Swept(NamedTuple):
-    """How a run of a sweep ended."""
+    """How a run of a sweep ended.
+
+    Attributes:
+        number: From 1.
+        name: The settings in which it differs from the others.
+        run: None where it diverged.
+        failure: How it diverged, if so.
+        seconds: Since it began; None of one that had ended before.
+    """
 
     number: int
-    """From 1."""
     name: str
     run: Run | None
-    """None where it diverged."""
     failure: str
-    """How it diverged, if so."""
     seconds: float | None
-    """Since it began; None of one that had ended before."""
 
 
 def sweep(
