@@ -52,7 +52,7 @@ class Examples(NamedTuple):
         return taken
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A training and a test set of the same kind. Make one with `Dataset.from_arrays`, which checks the arrays.
 

@@ -51,7 +51,7 @@ class Pair:
     drift: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Two runs that differ in nothing but the gradient.
 

@@ -37,6 +37,7 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
+from numpy.typing import ArrayLike
 
 from jaxmlp.data.dataset import Dataset, Scale, as_inputs
 from jaxmlp.errors import RunError
@@ -54,7 +55,18 @@ def outputs_for(params: Params, inputs: Num[Array, "N n_0"], *, network: Network
     return forward(params, as_inputs(inputs), network)
 
 
-@dataclass(frozen=True)
+def as_numbers(given: ArrayLike) -> Num[np.ndarray, "..."]:
+    """What is given as an array of real numbers, or a RunError."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise RunError(f"inputs are no array ({error}): expected examples of one shape") from error
+    if not np.can_cast(array.dtype, np.float64, "same_kind"):
+        raise RunError(f"inputs have type {array.dtype}: expected real numbers")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """A trained network with its experiment and history; `jaxmlp.fit` returns one, `jaxmlp.load` reads one back.
 
@@ -74,17 +86,17 @@ class Run:
     result: Result | None
     scale: Scale | None = field(default=None, repr=False)
 
-    def outputs(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N n_L"]:
+    def outputs(self, inputs: ArrayLike) -> Float[np.ndarray, "N n_L"]:
         """The network's outputs a^L for inputs of shape (N, n_0), or (N, ...) with n_0 numbers an example.
 
         As in training, uint8 counts as grey levels from 0 to 255, other numbers are taken as they are; and where the
         experiment standardises, all are, with the mean and deviation of what was trained on.
 
         Raises:
-            RunError: where an example has another number of features than the network has inputs, or numbers that are
-                not finite in float32.
+            RunError: where an example has another number of features than the network has inputs, or not all of them
+                are real numbers, finite in float32.
         """
-        inputs, n_0 = np.asarray(inputs), self.experiment.network.sizes[0]
+        inputs, n_0 = as_numbers(inputs), self.experiment.network.sizes[0]
         rows = inputs.reshape(inputs.shape[0], -1) if inputs.ndim > 1 and inputs.size else inputs
         if rows.ndim != 2 or rows.shape[1] != n_0:
             raise RunError(
@@ -104,7 +116,7 @@ class Run:
         outputs: np.ndarray = jax.device_get(outputs_for(params, rows, network=self.experiment.network))
         return outputs
 
-    def predict(self, inputs: Num[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
+    def predict(self, inputs: ArrayLike) -> Int[np.ndarray, " N"]:
         """The label of each example, shape (N,). For inputs see `outputs`.
 
         Raises:
@@ -115,7 +127,7 @@ class Run:
         labels: np.ndarray = labels_of(self.outputs(inputs))
         return labels
 
-    def probabilities(self, inputs: Num[np.ndarray, "N ..."]) -> Float[np.ndarray, "N classes"]:
+    def probabilities(self, inputs: ArrayLike) -> Float[np.ndarray, "N classes"]:
         """The probability of each label, shape (N, classes), rows adding up to 1. For inputs see `outputs`.
 
         Softmax outputs are probabilities as they are. Sigmoid outputs estimate each label's on its own, by squared

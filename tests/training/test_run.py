@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -153,6 +154,28 @@ def test_inputs_of_any_shape_and_type_are_taken_if_the_features_fit(folder: Path
     for shape in ((20,), (3, 21)):
         with pytest.raises(RunError, match=r"expected \(N, 20\)"):
             run.outputs(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.array([["seven"] * 20]), "inputs have type <U5: expected real numbers"),
+        (np.zeros((1, 20), complex), "inputs have type complex128: expected real numbers"),
+        (np.full((1, 20), None), "inputs have type object: expected real numbers"),
+        ([[0.5] * 20, [0.5]], "inputs are no array .*: expected examples of one shape"),
+    ],
+)
+def test_inputs_that_are_no_real_numbers_are_refused(inputs: Any, message: str, folder: Path) -> None:
+    run = jaxmlp.load(folder)
+    for method in (run.outputs, run.predict, run.probabilities):
+        with pytest.raises(RunError, match=message):
+            method(inputs)
+
+
+def test_a_run_is_equal_to_itself_alone(folder: Path) -> None:
+    run, again = jaxmlp.load(folder), jaxmlp.load(folder)
+    assert run in [again, run]
+    assert run != again
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
