@@ -36,6 +36,7 @@ from jaxmlp.network import (
     masks,
     penalty,
     propagate,
+    refuse_misfits,
     shares,
     smoothed,
 )
@@ -70,6 +71,7 @@ def backpropagate(params: Params, batch: Batch, network: Network, key: Key[Array
     >>> trace.deltas[0].tolist(), trace.losses.tolist()  # a = 6 where 4 is wanted
     ([[4.0]], [4.0])
     """
+    refuse_misfits(params, batch, network)
     M = masks(key, batch.inputs, network)
     z, a = propagate(params, batch.inputs, network, M)
     y = smoothed(batch.targets, a[-1], network)
@@ -120,8 +122,10 @@ def decayed(gradient: Params, params: Params, network: Network) -> Params:
 
 
 def typed(gradient: Params, params: Params) -> Params:
-    """The gradient in the parameters' types, which may be narrower than the inputs'."""
-    same: Params = jax.tree.map(lambda G, theta: G.astype(theta.dtype), gradient, params)
+    """The gradient in the parameters' types, which may be narrower than the inputs', and in their tree."""
+    leaves, tree = jax.tree.flatten(params)
+    pairs = zip(jax.tree.leaves(gradient), leaves, strict=True)
+    same: Params = jax.tree.unflatten(tree, [G.astype(theta.dtype) for G, theta in pairs])
     return same
 
 
@@ -136,6 +140,7 @@ def value_and_backprop(
     parts of the batch, `most` at the most; see `products.py`. Where inputs are drawn or distorted in the same program,
     XLA would compute them anew for each part.
     """
+    refuse_misfits(params, batch, network)
     M = masks(key, batch.inputs, network)
     turned = min(turns(batch.inputs.shape, network.sizes), 1 if network.input_dropout else most)
     z, a = propagate(params, batch.inputs, network, M, turned)

@@ -289,6 +289,64 @@ def dropped(a: tuple[Float[Array, "B _"], ...], M: Masks) -> tuple[Float[Array, 
     return tuple(x if m is None else m * x for x, m in zip(a, M, strict=True))
 
 
+def refuse_misfits(params: Params, batch: Batch, network: Network) -> None:
+    """Shapes and types are known while JAX compiles, so that the check costs nothing later.
+
+    Raises:
+        NetworkError: as `refuse_inputs`; for a batch that is none, or is empty; for other than one weight an example.
+    """
+    if not isinstance(batch, Batch):
+        raise NetworkError(f"the batch has type {type(batch).__name__}: expected a jaxmlp.Batch(inputs, targets)")
+    refuse_inputs(params, batch.inputs, network)
+    if batch.inputs.shape[0] == 0:
+        raise NetworkError("the batch has no examples: expected one or more, of which there is a mean")
+    refuse_other(batch.targets, "targets")
+    if batch.weights is not None:
+        refuse_other(batch.weights, "weights")
+        refuse_other_weights(batch.weights, batch.inputs.shape[:1])
+
+
+def refuse_inputs(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> None:
+    """See `refuse_misfits`.
+
+    Raises:
+        NetworkError: where the parameters are not this network's, or the inputs are not rows of n_0 floating numbers.
+    """
+    if not isinstance(network, Network):
+        raise NetworkError(f"the network has type {type(network).__name__}: expected a jaxmlp.Network")
+    for layer in params:
+        if not isinstance(layer, Layer):
+            raise NetworkError(f"of params, one has type {type(layer).__name__}: expected jaxmlp.Layer(kernel, bias)")
+    for what, arrays, expected in (
+        ("kernels", [layer.kernel for layer in params], tuple(itertools.pairwise(network.sizes))),
+        ("biases", [layer.bias for layer in params], tuple((n,) for n in network.sizes[1:])),
+    ):
+        for array in arrays:
+            refuse_other(array, what)
+        shapes = tuple(array.shape for array in arrays)
+        if shapes != expected:
+            raise NetworkError(f"{what} have shapes {shapes}: expected those of {network}")
+        if not all(jnp.issubdtype(array.dtype, jnp.floating) for array in arrays):
+            raise NetworkError(f"{what} are {', '.join(str(array.dtype) for array in arrays)}: expected floating types")
+    refuse_other(inputs, "inputs")
+    if inputs.ndim != 2 or inputs.shape[1] != network.sizes[0]:
+        raise NetworkError(f"inputs have shape {inputs.shape}: expected (B, {network.sizes[0]}), an example a row")
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise NetworkError(f"inputs are {inputs.dtype}: expected a floating type; divide grey levels by 255")
+
+
+def refuse_other_weights(weights: Array, shape: tuple[Any, ...]) -> None:
+    """Raises a NetworkError where there is not one weight an example."""
+    if weights.shape != shape:
+        raise NetworkError(f"weights have shape {weights.shape}: expected {shape}, one an example")
+
+
+def refuse_other(array: Any, what: str) -> None:
+    """Raises a NetworkError for what is no array of JAX's or NumPy's."""
+    if not isinstance(array, jax.Array | np.ndarray):
+        raise NetworkError(f"{what} have type {type(array).__name__}: expected arrays, as of jax.numpy.asarray")
+
+
 def propagate(
     params: Params,
     inputs: Float[Array, "B n_0"],
@@ -300,21 +358,7 @@ def propagate(
 
     The activations are those before dropout, which multiplies them by the masks M; see `dropped`. Turned they lie in
     memory the other way (`products.py`).
-
-    Raises:
-        NetworkError: where the parameters are not this network's, or the inputs are not rows of n_0 floating numbers.
-            Shapes and types are known while JAX compiles, so that the check costs nothing later.
     """
-    shapes = tuple(layer.kernel.shape for layer in params)
-    if shapes != tuple(itertools.pairwise(network.sizes)):
-        raise NetworkError(f"kernels have shapes {shapes}: expected those of {network}")
-    biases = tuple(layer.bias.shape for layer in params)
-    if biases != tuple((n,) for n in network.sizes[1:]):
-        raise NetworkError(f"biases have shapes {biases}: expected those of {network}")
-    if inputs.ndim != 2 or inputs.shape[1] != network.sizes[0]:
-        raise NetworkError(f"inputs have shape {inputs.shape}: expected (B, {network.sizes[0]}), an example a row")
-    if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        raise NetworkError(f"inputs are {inputs.dtype}: expected a floating type; divide grey levels by 255")
     z: tuple[Array, ...] = ()
     a: tuple[Array, ...] = (inputs,)
     for l, layer in enumerate(params, start=1):
@@ -333,6 +377,7 @@ def forward(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> 
     >>> forward(init(jax.random.key(0), network), inputs, network).shape
     (1, 2)
     """
+    refuse_inputs(params, inputs, network)
     _, a = propagate(params, inputs, network)
     return a[-1]
 
@@ -384,8 +429,7 @@ def counts(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Fl
     """
     if weights is None:
         return jnp.ones_like(values)
-    if weights.shape != values.shape:
-        raise NetworkError(f"weights have shape {weights.shape}: expected {values.shape}, one an example")
+    refuse_other_weights(weights, values.shape)
     return weights.astype(values.dtype)
 
 
@@ -424,6 +468,7 @@ def loss(params: Params, batch: Batch, network: Network, key: Key[Array, ""] | N
     >>> float(loss(params, Batch(jnp.array([[1.0, 1.0]]), jnp.array([[4.0]])), network))
     4.0
     """
+    refuse_misfits(params, batch, network)
     z, a = propagate(params, batch.inputs, network, masks(key, batch.inputs, network))
     y = smoothed(batch.targets, a[-1], network)
     C = output_loss(network.output, network.loss).value(z[-1], a[-1], y)

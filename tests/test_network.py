@@ -1,6 +1,7 @@
 import itertools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -292,6 +293,53 @@ X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0], np.int32)
 def test_a_batch_that_does_not_fit_is_refused(function: Callable, batch: Batch, sizes: tuple, message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         function(PARAMS_342, batch, Network(sizes))
+
+
+KERNELS = [layer.kernel for layer in PARAMS_342]
+N342 = Network((3, 4, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("function", [jaxmlp.loss, jaxmlp.backprop, jaxmlp.value_and_backprop, jaxmlp.backpropagate])
+@pytest.mark.parametrize(
+    ("params", "batch", "network", "message"),
+    [
+        (PARAMS_342, (X, LABELS), N342, r"the batch has type tuple: expected a jaxmlp.Batch\(inputs, targets\)"),
+        (Batch(X, LABELS), PARAMS_342, N342, "the batch has type tuple"),
+        (PARAMS_342, Batch(X.tolist(), LABELS), N342, "inputs have type list: expected arrays, as of jax.numpy.asarr"),
+        (PARAMS_342, Batch(X, LABELS.tolist()), N342, "targets have type list"),
+        (PARAMS_342, Batch(X, LABELS, [1.0] * 4), N342, "weights have type list"),
+        (PARAMS_342, Batch(X, LABELS, np.ones(3)), N342, r"weights have shape \(3,\): expected \(4,\), one an example"),
+        (PARAMS_342, Batch(X[:0], LABELS[:0]), N342, "the batch has no examples: expected one or more"),
+        (PARAMS_342, Batch(X, LABELS), (3, 4, 2), "the network has type tuple: expected a jaxmlp.Network"),
+        (
+            [(W, W[0]) for W in KERNELS],
+            Batch(X, LABELS),
+            N342,
+            r"one has type tuple: expected jaxmlp.Layer\(",
+        ),
+        ([Layer(W.tolist(), W[0]) for W in KERNELS], Batch(X, LABELS), N342, "kernels have type list"),
+        (
+            [Layer(W.astype(int), W[0]) for W in KERNELS],
+            Batch(X, LABELS),
+            N342,
+            "kernels are int.., int..: expected",
+        ),
+    ],
+)
+def test_what_is_no_batch_network_or_parameters_is_refused(
+    function: Callable, params: Any, batch: Any, network: Any, message: str
+) -> None:
+    with pytest.raises(NetworkError, match=message):
+        function(params, batch, network)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_parameters_may_be_a_list_of_layers_as_the_gradient_then_is() -> None:
+    batch, listed = Batch(X, LABELS), [*PARAMS_342]
+    gradient = jaxmlp.backprop(listed, batch, N342)
+    assert jax.tree.structure(gradient) == jax.tree.structure(jax.grad(jaxmlp.loss)(listed, batch, N342))
+    assert jaxmlp.loss(listed, batch, N342) == jaxmlp.loss(PARAMS_342, batch, N342)
 
 
 @pytest.mark.usefixtures("unchecked")
