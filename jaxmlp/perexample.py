@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmlp.backprop import Trace, mean_gradient, summed
@@ -79,7 +80,14 @@ def inner_products(trace: Trace, direction: Params) -> Float[Array, " B"]:
     """g_i . v for a v in the shape of the parameters: sum over l of `A_i V D_i + v_b D_i`, shape (B,).
 
     A loss's rate of change along v: how much example i minds the parameters' going that way.
+
+    Raises:
+        NetworkError: for a v of another shape.
     """
+    shapes = tuple((A.shape[1], D.shape[1]) for A, D in zip(trace.inputs, trace.deltas, strict=True))
+    found = tuple(v.kernel.shape for v in direction)
+    if found != shapes:
+        raise NetworkError(f"the direction's kernels have shapes {found}: expected {shapes}")
     products = jnp.zeros_like(trace.losses)
     for A, D, v in zip(trace.inputs, trace.deltas, direction, strict=True):
         products += jnp.sum((A @ v.kernel + v.bias[None, :]) * D, axis=1)
@@ -198,8 +206,8 @@ def clips(trace: Trace, max_norm: float | Float[Array, "..."]) -> Float[Array, "
 
     Of a number, `min(1, C / |g_i|)` in every layer; of L numbers, `min(1, C_l / |g_i^l|)` of that layer's part.
     """
-    if isinstance(max_norm, int | float) and not max_norm > 0:
-        raise NetworkError(f"max_norm is {max_norm}: expected a number above 0")
+    if not isinstance(max_norm, jax.core.Tracer) and not np.all(jax.device_get(max_norm) > 0):
+        raise NetworkError(f"max_norm is {max_norm}: expected a number above 0, or such a number for each layer")
     C = jnp.asarray(max_norm, trace.losses.dtype)
     if C.shape not in ((), (len(trace.deltas),)):
         raise NetworkError(f"max_norm has shape {C.shape}: expected a number, or one a layer, ({len(trace.deltas)},)")
@@ -229,7 +237,7 @@ def clipped_sum(trace: Trace, max_norm: float | Float[Array, "..."]) -> Params:
     `sqrt(sum_l C_l^2)` in all. Without any example (W = 0) it is 0.
 
     Raises:
-        NetworkError: where `max_norm` is neither, or a number of Python's that is not above 0.
+        NetworkError: where `max_norm` is neither, or not above 0 (which can't be told while JAX traces it).
 
     >>> trace = Trace((jnp.array([[0.75], [0.0]]),), (jnp.array([[4.0], [1.0]]),), jnp.ones(2), None)
     >>> (layer,) = clipped_sum(trace, 2.5)  # (3, 4) is halved, (0, 1) left as it is

@@ -282,9 +282,10 @@ def test_an_example_without_a_gradient_leaves_a_clipped_sum_as_it_is_however_lar
         jax.tree.map(np.testing.assert_array_equal, both, one)
 
 
-@pytest.mark.parametrize("max_norm", [0.0, -1.0, float("nan")])
-def test_a_norm_to_clip_to_is_above_0(max_norm: float) -> None:
-    with pytest.raises(NetworkError, match="expected a number above 0"):
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("max_norm", [0, -1.0, float("nan"), np.array([1.0, -1.0]), jnp.float32(-1)])
+def test_a_norm_to_clip_to_is_above_0(max_norm: Any) -> None:
+    with pytest.raises(NetworkError, match="max_norm is .*: expected a number above 0, or such a number for each"):
         perexample.clipped_sum(make_trace(0), max_norm)
 
 
@@ -443,6 +444,10 @@ def test_what_does_not_fit_is_refused_with_the_shape_that_would() -> None:
         NetworkError, match=r"coefficients have shape \(3,\): expected \(2,\), or \(1, 2\), a row a layer"
     ):
         perexample.combined(trace, jnp.ones(3))
+    direction = (jaxmlp.Layer(jnp.ones((3, 1)), jnp.ones(1)),)
+    for other, shapes in ((direction, r"\(\(3, 1\),\)"), ((), r"\(\)")):
+        with pytest.raises(NetworkError, match=rf"kernels have shapes {shapes}: expected \(\(1, 1\),\)"):
+            perexample.inner_products(trace, other)
     for quantity in (perexample.clipped_sum, perexample.clipped_gradient):
         with pytest.raises(NetworkError, match=r"weights have shape \(1,\): expected \(2,\)"):
             quantity(trace._replace(weights=jnp.ones(1)), 1.0)
