@@ -75,8 +75,8 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
         A `GradientReport`. It never raises for a wrong gradient: `report.raise_on_failure()` does.
 
     Raises:
-        GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number or that JAX
-            can't trace.
+        GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number, that JAX
+            can't trace, or that holds other random numbers each time it does.
 
     Some things can't be judged. At a kink any gradient passes that is off by less than twice the jump. A loop, such as
     `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its rounding is thought too small.

@@ -19,6 +19,7 @@ from jaxmlp.errors import GradientError, JaxmlpError
 from jaxmlp.gradcheck.rounding import (
     bound_factor,
     coarsest,
+    constants,
     equations,
     inlined,
     longest_sum,
@@ -171,10 +172,39 @@ class Programs:
     """The compiled programs of one loss: compiled when they first meet arrays of some shapes."""
 
     def __init__(self, loss: Callable[..., Any]) -> None:
+        self.loss = loss
+        self.steady: set[Call] = set()
         self.value = jax.jit(lambda call, arrays: call(loss, arrays), static_argnums=0)
         self.differentiate = jax.jit(lambda call, arrays: call(jax.value_and_grad(loss), arrays), static_argnums=0)
         self.deviations = jax.jit(partial(_deviations, loss), static_argnums=0)
         self.slopes = jax.jit(partial(_slopes, loss), static_argnums=0)
+
+    def refuse_chance(self, inputs: Inputs) -> None:
+        """Raises a GradientError where the loss holds other numbers each time that it is traced, as NumPy draws them.
+
+        Each program has numbers of its own then, and what one finds of the loss is not so of the others'.
+        """
+        if inputs.call in self.steady:
+            return
+        first, second = (
+            constants(jax.make_jaxpr(lambda arrays: inputs.call(self.loss, arrays))(inputs.arrays)) for _ in range(2)
+        )
+        if len(first) != len(second) or not all(map(_alike, first, second)):
+            raise GradientError(
+                "the loss is another function each time that JAX traces it, as one that draws NumPy's random numbers: "
+                "expected the same numbers, such as those that a key among its arguments gives"
+            )
+        self.steady.add(inputs.call)
+
+
+def _alike(x: Any, y: Any) -> bool:
+    """Whether two constants of a program are the same."""
+    if x is y:
+        return True
+    if is_array(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x, y = jax.random.key_data(x), jax.random.key_data(y)
+    x, y = np.asarray(x), np.asarray(y)
+    return np.array_equal(x, y, equal_nan=bool(jnp.issubdtype(x.dtype, jnp.inexact)))
 
 
 class Gradient:
@@ -316,6 +346,7 @@ class Referee:
             alone = isinstance(value, jax.ShapeDtypeStruct)
             kind = f"shape {value.shape}, type {value.dtype}" if alone else jax.tree.structure(value)
             raise GradientError(f"the loss returns {kind}: expected one number of a floating type")
+        programs.refuse_chance(inputs)
         with _loss_errors():
             program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
         forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr

@@ -203,6 +203,22 @@ def equations(jaxpr: Jaxpr) -> Iterator[Any]:
                     yield from equations(getattr(inner, "jaxpr", inner))
 
 
+def constants(program: ClosedJaxpr) -> list[Any]:
+    """All numbers and arrays that a program, and those that it calls or loops over, hold, in the program's order.
+
+    >>> [float(x) for x in constants(jax.make_jaxpr(lambda x: 3 * x)(2.0))]
+    [3.0]
+    """
+    found = [*program.consts]
+    for eqn in program.jaxpr.eqns:
+        found += [x.val for x in eqn.invars if isinstance(x, Literal)]
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(inner, ClosedJaxpr):
+                    found += constants(inner)
+    return found
+
+
 def longest_sum(jaxpr: Jaxpr) -> int:
     """The number of terms in the longest sum of a program.
 

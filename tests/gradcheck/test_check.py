@@ -489,6 +489,36 @@ def test_a_gradient_that_indexes_by_a_mask_is_accepted() -> None:
     ).raise_on_failure()
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: jnp.sum(w * np.random.default_rng().random()),
+        lambda w: jnp.sum(w * np.random.default_rng().random(3)),
+        lambda w: jnp.sum(w * jax.random.normal(jax.random.key(np.random.default_rng().integers(2**31)), (3,))),
+        lambda w: jax.lax.fori_loop(0, 2, lambda _, s: s + jnp.sum(w * np.random.default_rng().random()), 0.0),
+    ],
+)
+def test_a_loss_that_is_left_to_chance_is_refused(loss: Callable) -> None:
+    with pytest.raises(GradientError, match="the loss is another function each time that JAX traces it"):
+        check_gradients(loss, jax.grad(loss), jnp.ones(3, jnp.float32))
+
+
+KEY, ROWS = jax.random.key(0), np.array([1.0, np.nan, 2.0], np.float32)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: jnp.sum(w * jax.random.normal(KEY, (3,), w.dtype)),
+        lambda w: jnp.sum(w * jax.random.normal(jax.random.key(1), (3,), w.dtype)),
+        lambda w: jnp.sum(jnp.where(jnp.isnan(jnp.asarray(ROWS, w.dtype)), 0, w)),
+        lambda w: jnp.sum(w * jnp.asarray(np.random.default_rng(0).random(3), w.dtype)),
+    ],
+)
+def test_a_loss_that_holds_the_same_numbers_each_time_is_not(loss: Callable) -> None:
+    check_gradients(loss, jax.grad(loss), jnp.ones(3, jnp.float32)).raise_on_failure()
+
+
 def test_a_swapped_pair_and_a_loss_of_another_shape_are_said_in_a_line() -> None:
     w = jnp.ones(3)
     assert "the gradient's tree" in check_gradients(sines, lambda w: (jnp.cos(w), sines(w)), w).problems[0]
