@@ -368,7 +368,7 @@ def run_sweep(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
         them = "it" if len(lost) == 1 else "them"
         raise ExperimentError(f"{', '.join(lost)}: {path} sets {them} for each run of its sweep: expected other fields")
     folder = chosen(given.workdir) or Path("runs") / f"{path.stem}-sweep"
-    RunFolder.refuse_used(folder)
+    RunFolder.refuse_used(folder, sweep=True)
 
     device, console, count, at, where = visible()[0], Terminal(), len(experiments), "", ""
     say_log_lines(logging.WARNING)
@@ -608,12 +608,18 @@ def unless_empty(folder: Path) -> Iterator[None]:
 
 
 def chosen(workdir: str | None) -> Path | None:
-    """What --workdir says, if anything; not an empty name, such as a shell's variable that isn't set gives."""
+    """What --workdir says, if anything; not an empty name, such as a shell's variable that isn't set gives.
+
+    A ~ is the home folder, as in `--data.source`: shells leave it as it is in --workdir=~/runs.
+    """
     if workdir is not None and not workdir.strip():
         raise ExperimentError("--workdir is empty: expected a folder's name, or no --workdir")
     if workdir is not None and not workdir.isprintable():
         raise ExperimentError(f"--workdir is {workdir!r}: expected a name of characters that can be printed")
-    return None if workdir is None else Path(workdir)
+    try:
+        return None if workdir is None else Path(workdir).expanduser()
+    except RuntimeError as error:  # a ~user that doesn't exist
+        raise ExperimentError(f"--workdir is {workdir!r}: {error}") from error
 
 
 def override(

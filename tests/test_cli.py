@@ -603,6 +603,14 @@ def test_an_empty_workdir_is_refused(place: Path) -> None:
     assert {*place.iterdir()} <= before
 
 
+@pytest.mark.parametrize("given", [["--workdir", "~/run"], ["--workdir=~/run"]])
+def test_a_tilde_in_workdir_is_the_home_folder(place: Path, given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place / "home"))
+    assert jaxmlp_command(place, "train", "small.py", *given).returncode == 0
+    assert (place / "home" / "run" / "result.json").exists()
+    assert not (place / "~").exists()
+
+
 def test_a_run_says_why_it_ended_and_from_where_it_goes_on(place: Path) -> None:
     diverges = ["--optimizer.learning-rate", "1e30", "--network.activation", "relu", "--network.output", "identity"]
     assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", *diverges).returncode == 1

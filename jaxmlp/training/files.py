@@ -98,7 +98,8 @@ def read_experiment(path: Path) -> ExperimentFile:
 
 def called(module: ModuleType, name: str, expected: str) -> Callable[..., Any]:
     function: Callable[..., Any] | None = getattr(module, name, None)
-    if not callable(function):
+    imported = getattr(function, "__module__", "").partition(".")[0] == "jaxmlp"  # as `from jaxmlp import *` does
+    if not callable(function) or imported:
         raise ExperimentError(f"defines no function {name}(): {expected}")
     return function
 

@@ -349,8 +349,12 @@ def trained(
     at = Snapshot(host_copy(start), 1, NONE, 0, 0.0, 0.0, ())
     if folder is not None:
         at = folder.newest(at.state) or at
-        if at.steps:
+        if at.epoch > experiment.train.epochs:
+            log.info("jaxmlp: %s: all epochs have been trained: the test is made once more", folder.path)
+        elif at.steps:
             log.info("jaxmlp: %s: going on in epoch %d, after %s steps", folder.path, at.epoch, f"{at.steps:,}")
+        elif folder.begun:
+            log.warning("jaxmlp: %s: no checkpoint is left: training begins anew, with epoch 1", folder.path)
     state, history = jax.device_put(at.state), [*at.history]
     saved, started = time.perf_counter(), started - at.wall_seconds
     if folder is not None:

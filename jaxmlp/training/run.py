@@ -216,7 +216,7 @@ class RunFolder:
             if resume and (path / "config.json").exists():
                 refuse_other_settings(path, settings)
             else:
-                RunFolder.refuse_used(path)  # once more: another process may have been here
+                RunFolder.refuse_used(path, ours=True)  # once more: another process may have been here
                 with writing(path):
                     write_json(path / "config.json", settings | {"environment": environment()})
             return RunFolder(path, experiment, lock)
@@ -225,18 +225,25 @@ class RunFolder:
             raise
 
     @staticmethod
-    def refuse_used(path: Path) -> None:
-        """Raises a RunError where the folder holds a run, or files that a run would overwrite."""
+    def refuse_used(path: Path, *, ours: bool = False, sweep: bool = False) -> None:
+        """Raises a RunError where the folder holds a run, or files that a run would overwrite.
+
+        So it does where runs have folders of their own in there, unless it is for a `sweep`. It is `ours` where we have
+        locked it.
+        """
         used = [name for name in FILES if (path / name).exists()]
-        if used and is_locked(path):
+        if used and not ours and is_locked(path):
             raise RunError(trained_by_another(path))
         if used:
-            state = f"{', '.join(used)}, perhaps of an unfinished run,"
+            lost = "" if "config.json" in used else " whose config.json is gone"
+            state = f"{', '.join(used)}, perhaps of an unfinished run{lost},"
             for name, what in (("comparison.json", "a comparison"), ("result.json", "a finished run")):
                 state = what if name in used else state
             resumable = "config.json" in used and not {"comparison.json", "result.json"} & {*used}
             hint = "resume it (--resume), " if resumable else ""
             raise RunError(f"{path}: holds {state} already: expected a new folder; {hint}choose another, or remove it")
+        if not sweep and any(path.glob("*/config.json")):
+            raise RunError(f"{path}: holds runs in folders of their own: expected a new folder; choose another")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -250,14 +257,20 @@ class RunFolder:
             return newest(self.path / "checkpoints", like, self.experiment, aside=True)
 
     def ended(self) -> Run | None:
-        """The run, if it has come to its end; None too where its last checkpoint is not whole any more."""
+        """The run, if it has come to its end; None too where its last checkpoint or its lines are not whole."""
         if not (self.path / "result.json").exists():
             return None
         with contextlib.suppress(RunError):
-            run = load(self.path)
-            if len(run.history) == self.experiment.train.epochs:
+            run, lines = load(self.path), read(self.path).history
+            if len(run.history) == len(lines) == self.experiment.train.epochs:
                 return run
         return None
+
+    @property
+    def begun(self) -> bool:
+        """Whether an epoch has ended here before."""
+        metrics = self.path / "metrics.jsonl"
+        return metrics.exists() and metrics.stat().st_size > 0
 
     def begin(self, history: tuple[EpochRecord, ...], steps: int) -> None:
         """Goes back to the end of `history`, `steps` after the start, from where a killed run may have gone on.
@@ -569,7 +582,8 @@ def read(path: str | PathLike[str]) -> Kept:
         what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:
-        mended = "; --resume mends it" if file.name == "metrics.jsonl" and not isinstance(error, OSError) else ""
+        mendable = file.name in ("metrics.jsonl", "result.json") and not isinstance(error, OSError)
+        mended = "; --resume mends it" if mendable else ""
         raise RunError(f"{file}: the run can't be read: {reason_of(error)}{mended}") from error
     return Kept(experiment, labelled, surroundings, history, result, stopped, scale, dict(config["dataset"]))
 

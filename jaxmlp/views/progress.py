@@ -9,11 +9,15 @@ from rich.progress import Progress as Bar
 
 from jaxmlp.training.records import EpochRecord
 
+COMPILING = 10.0
+"""Seconds of a first epoch up to which the compilation in them may be the most: nothing of the others follows then."""
 
-def describe(record: EpochRecord, epochs: int) -> str:
+
+def describe(record: EpochRecord, epochs: int, first: bool = False) -> str:
     """An epoch in a line that fits a terminal of 80 columns; the accuracy is that of the validation examples.
 
-    Where training is private, the privacy spent takes the place of the images a second.
+    Where training is private, the privacy spent takes the place of the images a second. `first` says that the epoch's
+    seconds include compilation.
 
     >>> record = EpochRecord(2, 0.5, 0.25, 0.875, seconds=1.5, images_per_second=40000.0)
     >>> describe(record, epochs=10)
@@ -30,7 +34,8 @@ def describe(record: EpochRecord, epochs: int) -> str:
         parts.append(f"{record.images_per_second:,.0f} examples/s")
     if record.skipped:
         parts.append(f"{record.skipped} skipped")
-    parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")
+    if not first or record.seconds > COMPILING or record.epoch == epochs:
+        parts.append(f"{duration((epochs - record.epoch) * record.seconds)} left")
     return "  ".join(parts)
 
 
@@ -55,7 +60,7 @@ class Progress:
     """A context manager whose instance is called with each epoch's record: the `report` of `jaxmlp.fit`."""
 
     def __init__(self, epochs: int, console: Console) -> None:
-        self.epochs, self.console = epochs, console
+        self.epochs, self.console, self.first = epochs, console, True
         self.live = console.is_terminal and not console.is_dumb_terminal
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         if console.width >= 110:
@@ -69,7 +74,7 @@ class Progress:
         return self
 
     def __call__(self, record: EpochRecord) -> None:
-        line = describe(record, self.epochs)
+        line, self.first = describe(record, self.epochs, self.first), False
         if self.live:
             self.bar.update(self.task, completed=record.epoch, description=line)
         else:

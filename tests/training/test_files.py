@@ -33,6 +33,7 @@ def test_a_file_may_import_its_neighbour(tmp_path: Path) -> None:
         ("experiment = 3", r"defines no function experiment\(\)"),
         ("def experiment(): return None", r"experiment\(\) returns None: expected a jaxmlp.Experiment"),
         ("def experiment(): return {'a': 1}", r"experiment\(\) returns a value of type dict"),
+        ("from jaxmlp import compare as experiment", r"defines no function experiment\(\)"),
         ("def experiment(x): return x", "TypeError: experiment.. missing 1 required"),
         ("\n\ndef experiment(:", "bad.py, line 3: SyntaxError"),
         ("import nosuchmodule", "bad.py, line 1: ModuleNotFoundError: No module named 'nosuchmodule'"),

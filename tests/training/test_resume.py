@@ -233,6 +233,39 @@ def test_a_finished_run_without_its_last_checkpoint_is_trained_to_its_end_again(
     assert not any(ended)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_finished_run_without_its_lines_or_result_has_them_again(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, cut: bool
+) -> None:
+    caplog.set_level("INFO", logger="jaxmlp")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    jaxmlp.fit(EXPERIMENT, digits, workdir=whole)
+    shutil.copytree(whole, run)
+    if cut:
+        (run / name).write_bytes((run / name).read_bytes()[:-9])
+        with pytest.raises(RunError, match=f"{name}: the run can't be read: .*; --resume mends it"):
+            jaxmlp.load(run)
+    else:
+        (run / name).unlink()
+    jaxmlp.fit(EXPERIMENT, digits, workdir=run, resume=True, report=lambda record: pytest.fail("an epoch is trained"))
+    assert "all epochs have been trained: the test is made once more" in caplog.text
+    assert "going on in epoch" not in caplog.text
+    assert_the_same(whole, run)
+
+
+def test_that_training_begins_anew_for_want_of_a_checkpoint_is_said(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "whole", resume=True)
+    assert not caplog.text
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", resume=True)
+    assert "no checkpoint is left: training begins anew, with epoch 1" in caplog.text
+    assert_the_same(tmp_path / "whole", tmp_path / "run")
+
+
 def test_losses_that_are_lost_are_said_and_keep_their_places(
     digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

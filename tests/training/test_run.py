@@ -71,6 +71,23 @@ def test_a_used_folder_is_refused_and_left_as_it_is(folder: Path, digits: Datase
         jaxmlp.fit(EXPERIMENT, digits, workdir=folder)
 
 
+def test_a_run_whose_settings_are_gone_is_not_said_to_be_somebody_elses(folder: Path, digits: Dataset) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(RunError, match="holds a finished run already"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=folder, resume=True)
+    (folder / "result.json").unlink()
+    with pytest.raises(RunError, match="perhaps of an unfinished run whose config.json is gone, already: expected a"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=folder, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_holds_runs_is_no_runs_folder(folder: Path, digits: Dataset, resume: bool) -> None:
+    before = sorted(folder.parent.iterdir())
+    with pytest.raises(RunError, match="holds runs in folders of their own: expected a new folder"):
+        jaxmlp.fit(EXPERIMENT, digits, workdir=folder.parent, resume=resume)
+    assert {*folder.parent.iterdir()} - {*before} <= {folder.parent / "lock"}
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "checkpoints"])
 def test_a_folder_with_a_file_that_a_run_would_overwrite_is_refused(name: str, digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / name).write_text("precious")
