@@ -3,6 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -116,7 +117,8 @@ class Dataset:
         that is given, else to the largest; other targets are wanted outputs, shape (N, n_L), or (N,) for one.
 
         Raises:
-            DataError: for empty, mismatched or non-numeric arrays, numbers that are not finite, labels out of range.
+            DataError: for empty, masked, mismatched or non-numeric arrays, numbers that are not finite, labels out of
+                range.
 
         >>> import numpy as np
         >>> images, labels = np.zeros((5, 28, 28), np.uint8), np.arange(5)
@@ -124,6 +126,8 @@ class Dataset:
         >>> dataset.features, dataset.outputs, dataset.shape
         (784, 5, (28, 28))
         """
+        if classes is not None and (not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1):
+            raise DataError(f"{name}: classes is {classes!r}: expected a whole number of 1 or more, or None")
         train_inputs, test_inputs = (
             _array(given, f"{name}, {part} set: inputs")
             for given, part in ((train_inputs, "training"), (test_inputs, "test"))
@@ -153,6 +157,8 @@ class Dataset:
 
 
 def _array(given: ArrayLike, what: str) -> Numbers:
+    if np.ma.is_masked(given):
+        raise DataError(f"{what} have masked places: expected a number in each; give masked.filled(NUMBER)")
     try:
         return np.asarray(given)
     except ValueError as error:

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from jaxmlp.data.distortions import Distort
@@ -22,7 +22,8 @@ def _number(settings: object, name: str, kind: type[int | float], least: int, ex
     abstract = numbers.Integral if kind is int else numbers.Real
     right = isinstance(value, abstract) and not isinstance(value, bool)
     if not right or not math.isfinite(value) or value < least:
-        raise ExperimentError(f"{name} is {value!r}: expected {expected}")
+        whole = "a whole number, " * (kind is int and not right)
+        raise ExperimentError(f"{name} is {value!r}: expected {whole}{expected}")
     object.__setattr__(settings, field_, kind(value))
 
 
@@ -94,12 +95,12 @@ class Optimizer:
             parameters = tuple(sorted((str(name), float(value)) for name, value in dict(self.parameters).items()))
         except (TypeError, ValueError):
             raise ExperimentError(
-                f"optimizer.parameters is {self.parameters!r}: expected names and numbers, such as momentum 0.9"
+                f"optimizer.parameters is {self.parameters!r}: expected pairs of a name and a number, such as "
+                "(('momentum', 0.9),)"
             ) from None
         if len(parameters) < len(self.parameters) or not all(math.isfinite(value) for _, value in parameters):
-            raise ExperimentError(
-                f"optimizer.parameters is {self.parameters!r}: expected each name once, and finite numbers"
-            )
+            given = " ".join(f"{name} {value}" for name, value in self.parameters)
+            raise ExperimentError(f"optimizer.parameters is {given}: expected each name once, and finite numbers")
         object.__setattr__(self, "parameters", parameters)
         refuse_unknown(self)
 
@@ -195,6 +196,8 @@ class Record:
 
     def __post_init__(self) -> None:
         names = get_args(QuantityName)
+        if isinstance(self.quantities, str):
+            raise ExperimentError(f"record.quantities is {self.quantities!r}: expected a tuple of names")
         for name in self.quantities:
             if name not in names:
                 raise ExperimentError(f"record.quantities has {name!r}: expected some of {', '.join(names)}")
@@ -324,6 +327,9 @@ class Experiment:
         True
         """
         try:
+            unknown = {*settings} - {field.name for field in fields(Experiment)}
+            if unknown:
+                raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
             network = settings["network"] | {"sizes": tuple(settings["network"]["sizes"])}  # JSON knows lists only
             record = settings.get("record", {})  # older runs have none
             optimizer = settings["optimizer"]
@@ -341,3 +347,9 @@ class Experiment:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error
+
+
+def refuse_other(given: object) -> None:
+    """Raises an ExperimentError for what is none."""
+    if not isinstance(given, Experiment):
+        raise ExperimentError(f"experiment has type {type(given).__name__}: expected a jaxmlp.Experiment")

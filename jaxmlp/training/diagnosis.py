@@ -89,7 +89,7 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     """The figures of the run in a folder; `dataset` is what it was trained on, by default what its experiment names.
 
     Raises:
-        RunError: where the folder holds no run, or one that recorded nothing.
+        RunError: where the folder holds no run, or one that recorded nothing or was trained on other data.
         DataError: for data that can't be read.
     """
     folder, there = Path(path), read(path)
@@ -125,6 +125,12 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
     if kept - {rest.shape}:
         found = " or ".join(" x ".join(map(str, shape)) for shape in sorted(kept))
         raise RunError(f"{folder}: recorded {found} training examples, but {dataset.name} leaves {len(rest)}")
+    checksum = dataset.checksum()
+    if there.data.get(CHECKSUM, checksum) != checksum:
+        raise RunError(
+            f"{folder}: the run was trained on another data set than {dataset.name}, whose checksum is {checksum} and "
+            f"was {there.data[CHECKSUM]}: expected the same examples in the same order"
+        )
     examples = dataset.train.take(rest)
     bare = Figures(run, tuple(recordings), examples, rest, dataset.shape, np.zeros(0, np.int64), ())
     ranked = replace(bare, ranking=rank(bare))

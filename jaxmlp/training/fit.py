@@ -23,7 +23,7 @@ from jaxmlp.losses import BOUNDED
 from jaxmlp.network import Network, Params
 from jaxmlp.training.batches import Batches, Feed, batch_of, fill_weights, order_of
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
-from jaxmlp.training.config import Experiment
+from jaxmlp.training.config import Experiment, refuse_other
 from jaxmlp.training.epoch import (
     Part,
     Recipe,
@@ -195,7 +195,10 @@ def divided(experiment: Experiment, dataset: Dataset | None) -> Divided:
 
 
 def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
-    """Logs what is mostly a mistake: numbers that are hardly grey levels, targets that no output can reach."""
+    """Logs what is mostly a mistake: numbers that are hardly grey levels, targets that no output can reach, or labels.
+
+    Those, as rows with a single 1, train as labels do, but are scored as numbers.
+    """
     inputs, targets, output = dataset.train.inputs, dataset.train.targets, experiment.network.output
     if inputs.dtype == np.uint8 and not experiment.data.standardize and 0 < inputs.max() < DARK:
         log.warning(
@@ -203,6 +206,12 @@ def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
             "grey levels should have another type, such as float32",
             dataset.name,
             inputs.max(),
+        )
+    if targets.ndim == 2 and targets.shape[1] > 1 and is_one_hot(targets):
+        log.warning(
+            "jaxmlp: %s: every target is a row with a single 1, which counts as numbers wanted, without an accuracy: "
+            "labels, as targets.argmax(axis=1) gives them, have one",
+            dataset.name,
         )
     lowest, highest = RANGES.get(output, (-math.inf, math.inf))
     if not dataset.labelled and (targets.min() < lowest - ROUNDING or targets.max() > highest + ROUNDING):
@@ -216,6 +225,11 @@ def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
             lowest,
             highest,
         )
+
+
+def is_one_hot(targets: Float[np.ndarray, "N n_L"]) -> bool:
+    """Whether every row is a single 1 among zeros."""
+    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(axis=1) == 1).all())
 
 
 def diverged(experiment: Experiment, where: str, what: str) -> DivergedError:
@@ -294,6 +308,7 @@ def fit(
     [0, 1, 1, 0]
     """
     started = time.perf_counter()
+    refuse_other(experiment)
     if workdir is not None:
         import_ahead()
     whole = load_for(experiment) if dataset is None else dataset

@@ -57,6 +57,8 @@ def outputs_for(params: Params, inputs: Num[Array, "N n_0"], *, network: Network
 
 def as_numbers(given: ArrayLike) -> Num[np.ndarray, "..."]:
     """What is given as an array of real numbers, or a RunError."""
+    if np.ma.is_masked(given):
+        raise RunError("inputs have masked places: expected a number in each; give masked.filled(NUMBER)")
     try:
         array = np.asarray(given)
     except ValueError as error:

@@ -119,6 +119,25 @@ def test_a_data_set_is_described_in_a_line(digits: Dataset) -> None:
     assert repr(Dataset.from_arrays(x, x, x, x)).endswith("5 test examples of shape (4,); wanted outputs: 4>")
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("classes", [4.5, 3.0, 0, -3, True, "3"])
+def test_a_number_of_classes_is_a_whole_number(classes: Any) -> None:
+    x, y = np.zeros((3, 4)), np.arange(3)
+    with pytest.raises(DataError, match=f"arrays: classes is {classes!r}: expected a whole number of 1"):
+        Dataset.from_arrays(x, y, x, y, classes=classes)
+    assert Dataset.from_arrays(x, y, x, y, classes=np.int64(4)).classes == 4
+
+
+def test_masked_places_are_refused_and_a_masked_array_without_is_not() -> None:
+    x, y = np.ma.masked_equal(np.arange(12.0).reshape(3, 4), 5), np.arange(3)
+    with pytest.raises(DataError, match=r"training set: inputs have masked places: expected .*filled\(NUMBER\)"):
+        Dataset.from_arrays(x, y, x, y)
+    with pytest.raises(DataError, match="test set: targets have masked places"):
+        Dataset.from_arrays(x.filled(0), y, x.filled(0), np.ma.masked_equal(y, 1))
+    whole = Dataset.from_arrays(np.ma.array(x.filled(0)), y, x.filled(0), y)
+    assert type(whole.train.inputs) is np.ndarray
+
+
 def test_words_for_labels_and_numbers_that_are_none_are_told_what_to_be() -> None:
     x = np.zeros((2, 4))
     with pytest.raises(DataError, match="targets have type <U3: expected real numbers; classes as numbers from 0"):

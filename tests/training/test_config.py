@@ -1,5 +1,6 @@
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import jaxmlp
 from jaxmlp import (
     Checkpoint,
     Data,
+    Dataset,
     Experiment,
     ExperimentError,
     Network,
@@ -39,7 +42,7 @@ from jaxmlp.training.config import Schedule
         (lambda: Train(batch_size=0), "train.batch_size is 0"),
         (lambda: Train(seed=-1), "train.seed is -1: expected a number from 0"),
         (lambda: Train(seed=2**32), "train.seed is 4294967296"),
-        (lambda: Train(epochs="3"), "train.epochs is '3': expected 1 or more"),
+        (lambda: Train(epochs="3"), "train.epochs is '3': expected a whole number, 1 or more"),
         (lambda: Train(epochs=1.5), "train.epochs is 1.5"),
         (lambda: Train(seed=True), "train.seed is True"),
         (lambda: Optimizer(learning_rate="0.1"), "optimizer.learning_rate is '0.1'"),
@@ -54,15 +57,34 @@ from jaxmlp.training.config import Schedule
         (lambda: Schedule(every=0), "schedule.every is 0.0: expected a finite number above 0"),
         (lambda: Schedule(end=float("nan")), "schedule.end is nan"),
         (lambda: Data(examples=0), "data.examples is 0: expected 1 or more examples, or None"),
-        (lambda: Data(examples=2.5), "data.examples is 2.5: expected 1 or more examples, or None"),
+        (lambda: Data(examples=2.5), "data.examples is 2.5: expected a whole number, 1 or more examples, or None"),
         (lambda: Data(standardize=1), "data.standardize is 1: expected True or False"),
         (lambda: Experiment(Network((4, 2)), schedule="cosine"), "schedule is 'cosine': expected a jaxmlp.Schedule"),
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
+        (lambda: Train(batch_size=32.0), "train.batch_size is 32.0: expected a whole number, 1 or more examples"),
+        (lambda: Record("loss"), "record.quantities is 'loss': expected a tuple of names"),
+        (lambda: Optimizer(parameters=("momentum", 0.9)), r"expected pairs of .*, such as \(\('momentum', 0.9\),\)"),
+        (
+            lambda: Optimizer(parameters=(("momentum", 0.9), ("momentum", 0.8))),
+            "optimizer.parameters is momentum 0.9 momentum 0.8: expected each name once",
+        ),
+        (
+            lambda: Experiment.from_dict(Experiment(Network((4, 2))).as_dict() | {"trian": {}}),
+            "not an experiment's settings: .*unknown: trian",
+        ),
     ],
 )
 def test_a_setting_out_of_range_is_refused(make: object, message: str) -> None:
     with pytest.raises(ExperimentError, match=message):
         make()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("function", [jaxmlp.fit, jaxmlp.compare, jaxmlp.check_experiment])
+def test_what_is_no_experiment_is_said(function: Callable, digits: Dataset) -> None:
+    for data in (digits, None):
+        with pytest.raises(ExperimentError, match="experiment has type Network: expected a jaxmlp.Experiment"):
+            function(Network((20, 3)), data)
 
 
 @pytest.mark.usefixtures("unchecked")

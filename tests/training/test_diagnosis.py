@@ -160,6 +160,13 @@ def test_a_data_set_of_another_size_is_refused(small: Any, digits: Dataset) -> N
         read_figures(small("example_norms"), replace(digits, train=digits.train.take(slice(100))))
 
 
+def test_a_data_set_of_the_same_size_that_is_another_is_refused(small: Any, digits: Dataset) -> None:
+    folder = small("example_norms")
+    for order in (slice(None, None, -1), np.zeros(digits.train.size, np.int32)):
+        with pytest.raises(RunError, match="trained on another data set than digits, whose checksum is ........ and"):
+            read_figures(folder, replace(digits, train=digits.train.take(order)))
+
+
 def run_on(
     folder: Path, dataset: Dataset, network: Network, optimizer: Optimizer, epochs: int, batch: int = 16
 ) -> Figures:

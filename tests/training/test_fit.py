@@ -306,6 +306,21 @@ def test_numbers_that_hardly_are_grey_levels_are_said(caplog: pytest.LogCaptureF
     assert caplog.messages[0].startswith("jaxmlp: counts: inputs of uint8 count as grey levels, 255 as 1, but none is")
 
 
+def test_one_hot_rows_are_said_to_be_no_labels(caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 4)), rng.integers(0, 3, 40)
+    rows = np.eye(3)[labels]
+    network = Network((4, 3), output="softmax", loss="cross_entropy")
+    experiment = Experiment(network, Data(validation=0), train=Train(epochs=1))
+    for targets in (labels, 0.9 * rows + 0.1 / 3, rows[:, :1] @ np.ones((1, 3)) / 3):
+        jaxmlp.fit(experiment, Dataset.from_arrays(x, targets, x, targets))
+    assert not caplog.messages
+    for targets in (rows, rows.astype(np.int64)):
+        run = jaxmlp.fit(experiment, Dataset.from_arrays(x, targets, x, targets))
+        assert run.result.test_accuracy is None
+    assert ["a row with a single 1" in message for message in caplog.messages] == [True, True]
+
+
 def test_targets_that_no_output_reaches_are_said(caplog: pytest.LogCaptureFixture) -> None:
     x, y = np.zeros((2, 20), np.float32), np.float32([25, 346])
     with caplog.at_level(logging.WARNING, "jaxmlp"):

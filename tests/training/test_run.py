@@ -179,6 +179,7 @@ def test_inputs_of_any_shape_and_type_are_taken_if_the_features_fit(folder: Path
         (np.array([["seven"] * 20]), "inputs have type <U5: expected real numbers"),
         (np.zeros((1, 20), complex), "inputs have type complex128: expected real numbers"),
         (np.full((1, 20), None), "inputs have type object: expected real numbers"),
+        (np.ma.masked_equal([[0.5] * 20], 0.5), "inputs have masked places: expected a number in each"),
         ([[0.5] * 20, [0.5]], "inputs are no array .*: expected examples of one shape"),
     ],
 )
