@@ -132,7 +132,7 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     "identity": Activation(lambda z: z, lambda g, z, a: g),
 }
 
-assert tuple(ACTIVATIONS) == get_args(ActivationName)
+assert tuple(ACTIVATIONS) == get_args(ActivationName), "ActivationName and ACTIVATIONS name others, or in another order"
 
 RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "scaled_tanh": (-TANH_SCALE, TANH_SCALE)}
 """Beyond which no output comes."""

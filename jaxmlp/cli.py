@@ -160,8 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:  # before or after the training, which says more
         print(f"jaxmlp: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
         return 2
-    except OSError as error:  # such as a full disk behind the standard output
-        print(f"jaxmlp: {error}", file=sys.stderr)
+    except OSError as error:  # what is written to folders says so itself
+        print(f"jaxmlp: the output, or another file, can't be written: {error}", file=sys.stderr)
         return 2
     finally:
         gc.enable()
@@ -450,7 +450,7 @@ def run_diagnose(folder: Path) -> int:
     figures = read_figures(folder)
     lines = list(findings(figures).values())
     page, console = (
-        png(diagnosis_figure(figures, lines, f"{folder.name}: {figures.run.experiment.network}")),
+        png(diagnosis_figure(figures, lines, f"{folder.resolve().name}: {figures.run.experiment.network}")),
         Terminal(),
     )
     with writing(folder):
@@ -510,7 +510,7 @@ def run_show(folder: Path) -> int:
         console.print("no epoch has ended yet")
         return 0
     console.print(terminal_curves(kept.history, min(console.width, 100)), highlight=False, markup=False, soft_wrap=True)
-    title = f"{folder.name}: {kept.experiment.network}"
+    title = f"{folder.resolve().name}: {kept.experiment.network}"
     page = png(run_figure(kept, read_losses(folder), title))
     with writing(folder):
         write_whole(folder / "curves.png", page)
@@ -689,7 +689,8 @@ def _message(box: str, arguments: Sequence[str]) -> str:
     wrong = re.match(r"Error parsing (--[\w.-]+): ", message)
     form = re.search(rf"│ +{re.escape(wrong[1])} (\S.*?) *│", plain) if wrong else None
     if wrong and form:
-        return f"{wrong[1]} is {_given(wrong[1], arguments)}: expected {form[1]}"
+        several = re.sub(r"^\[(.+) \[\1 \.\.\.\]\]$", r"\1 \1 ..., with spaces between", form[1])
+        return f"{wrong[1]} is {_given(wrong[1], arguments)}: expected {several}"
     unknown = message.removeprefix("Unrecognized options: ")
     if unknown != message and not unknown.startswith("-"):
         return f"{unknown.partition(', ')[0]} belongs to no option: expected --FIELD VALUE"

@@ -106,7 +106,7 @@ FUSED: dict[str, tuple[ActivationName, OutputLoss]] = {
     "binary_cross_entropy": ("sigmoid", OutputLoss(sigmoid_cross_entropy, sigmoid_cross_entropy_delta)),
 }
 
-assert (*LOSSES, *FUSED) == get_args(LossName)
+assert (*LOSSES, *FUSED) == get_args(LossName), "LossName, and LOSSES and FUSED, name others, or in another order"
 
 BOUNDED = {"cross_entropy": (0.0, math.inf), "binary_cross_entropy": (0.0, 1.0)}
 """Losses that sink without end where targets lie outside."""

@@ -42,8 +42,8 @@ class Network:
         sizes: Units in each layer, from the inputs to the outputs; two sizes make a network without a hidden layer.
         activation: Activation of the hidden layers.
         output: Activation of the output layer.
-        loss: Cost of an example, summed over the outputs; cross_entropy takes output softmax, binary_cross_entropy
-            sigmoid.
+        loss: Cost of an example, summed over the outputs; huber is quadratic up to a difference of 1; cross_entropy
+            takes output softmax, binary_cross_entropy sigmoid.
         dropout: Chance of each hidden activation to be left out of a training step (Srivastava 2014).
         input_dropout: The same of each input.
         l2: The cost gains half of this times the sum of all squared weights, biases left alone.

@@ -257,10 +257,13 @@ ERRORS = [
     ),
     (["train", "small.py", "--train.epochs", ""], "jaxmlp: --train.epochs is '': expected INT; jaxmlp train small.py"),
     (["train", "small.py", "--optimzer.learning-rate=0.5"], "did you mean --optimizer.learning-rate?"),
-    (["train", "small.py", "--network.sizes", "6", "a"], "--network.sizes is 6 a: expected [INT [INT ...]]; jaxmlp tr"),
+    (
+        ["train", "small.py", "--network.sizes", "6", "a"],
+        "--network.sizes is 6 a: expected INT INT ..., with s",
+    ),
     (
         ["train", "small.py", "--optimizer.parameters", "momentum"],
-        "--optimizer.parameters is momentum: expected [STR FLOAT [STR FLOAT ...]]; jaxmlp train small.py --help",
+        "--optimizer.parameters is momentum: expected STR FLOAT STR FLOAT ..., with spaces between; jaxmlp train small",
     ),
     (
         ["train", "small.py", "--optimizer.clip-norm", "x"],

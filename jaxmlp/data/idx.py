@@ -138,7 +138,8 @@ def load_idx(folder: Path, classes: int | None) -> Dataset:
             training and test images, differ.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder: expected one with IDX files such as train-images-idx3-ubyte.gz")
+        found = "not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {found}: expected one with IDX files such as train-images-idx3-ubyte.gz")
     parts = []
     for part in ("train", "t10k"):
         images_path = find(folder, f"{part}-images-idx3-ubyte")

@@ -19,7 +19,8 @@ def load_npz(path: Path, classes: int | None) -> Dataset:
         DataError: where the file is missing, is not an NPZ file, is damaged, lacks an array, or as `from_arrays`.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file: expected an NPZ file with the arrays {', '.join(NAMES)}")
+        found = "not a file" if path.exists() else "no such file"
+        raise DataError(f"{path}: {found}: expected an NPZ file with the arrays {', '.join(NAMES)}")
     return Dataset.from_arrays(*read_arrays(path, NAMES), name=f"npz:{path}", classes=classes)
 
 

@@ -61,9 +61,10 @@ class Optimizer:
     Attributes:
         name: sgd, plain gradient descent, or adam, adamw, rmsprop, lion, muon, ...: optax's by their names, but for a
             few, such as lbfgs, that ask for more than the gradient.
-        learning_rate: Step size: an update is this times the gradient (for adam, times its normalised form).
-        parameters: The optimizer's others, by optax's names, such as momentum 0.9 nesterov 1; its own defaults by
-            default.
+        learning_rate: Step size: an update is this times the gradient (for adam, times its normalised form, for which
+            0.001 is usual).
+        parameters: The optimizer's others, by optax's names, such as momentum 0.9 nesterov 1; in Python pairs, or a
+            dictionary; its own defaults by default.
         weight_decay: Decoupled: kernels, not biases, lose this times the learning rate a step; but dadapt_adamw,
             madgrad and prodigy have ways of their own. By default the optimizer's own.
         clip_norm: A gradient whose norm, over all layers, is larger is scaled down to it; by default none is.
@@ -187,7 +188,7 @@ class Record:
     """What is recorded while training, for `jaxmlp diagnose`.
 
     Attributes:
-        quantities: Names, each explained in jaxmlp/training/instruments.py; none by default.
+        quantities: Names, each explained in docs/diagnosis.md; none by default.
         every: Steps from one recording to the next; the first step of every epoch is recorded.
     """
 
@@ -230,8 +231,9 @@ class Privacy:
 
     Attributes:
         epsilon: The privacy that the whole run may spend, by DP-SGD; None trains without.
-        delta: The probability that goes with epsilon; far below 1 / training examples.
-        clip: The norm to which an example's gradient is clipped, from 1e-6 to 1e6.
+        delta: The probability that goes with epsilon, and is of no consequence without; far below 1 / training
+            examples.
+        clip: The norm to which an example's gradient is clipped, from 1e-6 to 1e6; of no consequence without epsilon.
     """
 
     epsilon: float | None = None

@@ -13,9 +13,10 @@ class EpochRecord:
 
     Attributes:
         epoch: From 1.
-        train_loss: Mean over the epoch's examples, each as it was when its batch came up; with the penalty of
-            `network.l2`, but in recorded and private training.
-        validation_loss: None without a validation split.
+        train_loss: Mean over the epoch's examples, each as it was when its batch came up; of smoothed labels, where
+            `network.label_smoothing` asks for them, and with the penalty of `network.l2`, but in recorded and private
+            training.
+        validation_loss: Mean over the examples held out, with neither; None without a validation split.
         validation_accuracy: Share of validation examples labelled right; None without a split, or for regression.
         seconds: Of training alone; the first epoch's include compilation.
         images_per_second: Training examples over `seconds`.
@@ -42,7 +43,7 @@ class Result:
 
     Attributes:
         test_accuracy: Share of test examples labelled right by the final parameters.
-        test_loss: Mean over the test examples, without the penalty of `network.l2`.
+        test_loss: Mean over the test examples, without label smoothing and the penalty of `network.l2`.
         validation_accuracy: Of the final parameters; None without a validation split.
         validation_loss: The same of the loss.
         epochs: How many were trained.

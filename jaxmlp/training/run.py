@@ -425,6 +425,10 @@ def reason_of(error: BaseException) -> str:
     """Why a file of a run can't be read, in a line."""
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no whole JSON: {error}"
+    if isinstance(error, TypeError | AttributeError):
+        return "it isn't laid out as a run's is"
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else " ".join(str(error).split())
 
 

@@ -69,7 +69,7 @@ def curves(axis: Axes, figures: Figures) -> None:
             axis.plot(epochs, np.array(values, float), marker=dot, ms=3, label=label)
     accuracy = history[-1].validation_accuracy
     ending = "" if accuracy is None else f", validation accuracy {100 * accuracy:.1f} %"
-    axis.set(xlabel="epoch", ylabel="mean cost", title=f"Cost{ending}")
+    axis.set(xlabel="epoch", ylabel="mean cost", title=f"Cost{ending}", xlim=(0, len(epochs) + 0.5))
     axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.legend(fontsize=8)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from rich.markup import escape
 from rich.table import Column, Table
 
 from jaxmlp.training.records import EpochRecord, best
 from jaxmlp.training.run import Kept
 from jaxmlp.training.sweeps import differing, file_name, settings_of, shown, titles
+from jaxmlp.views.plots import LEAST, at_least
 
 
 def state_of(kept: Kept, training: bool) -> str:
@@ -86,10 +87,10 @@ def tells(name: str, title: str, value: str) -> bool:
 
 
 def score(accuracy: float | None, loss: float | None) -> str:
-    """The accuracy, or of a regression the loss."""
+    """The accuracy, or of a regression the loss, and that it is one."""
     if accuracy is not None:
         return f"{100 * accuracy:.2f} %"
-    return "" if loss is None else f"{loss:.4g}"
+    return "" if loss is None else f"loss {loss:.4g}"
 
 
 def run_table(kept: Kept, training: bool, folder: Path) -> Table:
@@ -152,6 +153,10 @@ POINTS = 400
 """Of the curve of the steps' losses, at most: where there are more steps, each is the mean of several."""
 
 
+STEEP = 3
+"""How many times its least a loss has to come to for a logarithmic axis: within less, a linear one reads as well."""
+
+
 def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> Figure:
     """The losses step by step and epoch by epoch, and where it was measured, the validation examples' accuracy."""
     known = {r.epoch: 100 * r.validation_accuracy for r in kept.history if r.validation_accuracy is not None}
@@ -167,7 +172,14 @@ def run_figure(kept: Kept, losses: Float[np.ndarray, " steps"], title: str) -> F
         loss.plot(ends, [part.mean() for part in parts], lw=0.8, color="0.6", label=label)
     for name, values in curves(kept.history).items():
         loss.plot(epochs, values, marker="o", ms=3, label=name)
-    loss.set(xlabel="epoch", ylabel="loss", yscale="log", xlim=(0, None))
+    loss.set(xlabel="epoch", ylabel="loss", xlim=(0, None))
+    drawn = np.array([y for line in loss.lines for y in np.asarray(line.get_ydata()) if np.isfinite(y)])
+    if drawn.size and drawn.min() > 0 and drawn.max() > STEEP * drawn.min():
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if drawn.max() < 1000 * drawn.min() else (1,)))
+        loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        loss.yaxis.set_minor_formatter(NullFormatter())
+    at_least(loss, LEAST)
     loss.legend()
     if known:
         accuracy = figure.add_subplot(1, 2, 2)

@@ -9,6 +9,8 @@ from jaxmlp.data.cache import Note, default_config, file_of, home, keep, keep_de
 from jaxmlp.data.listing import available
 from jaxmlp.errors import DataError
 
+pytestmark = pytest.mark.own_precision
+
 NOTE = Note(train=2, test=1, shape=(3, 2), classes=2, names=("a", "b"), stamp=(1, 2))
 ARRAYS = [
     np.arange(12, dtype=np.uint8).reshape(2, 3, 2),

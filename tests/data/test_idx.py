@@ -15,6 +15,8 @@ from jaxmlp import DataError
 from jaxmlp.data import idx
 from jaxmlp.data.idx import load_idx, read_idx
 
+pytestmark = pytest.mark.own_precision
+
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 

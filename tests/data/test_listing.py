@@ -9,6 +9,8 @@ from jaxmlp import DataError, load_data
 from jaxmlp.data.cache import Note, file_of
 from jaxmlp.data.listing import UNKNOWN, available, describe, loaded, short_name
 
+pytestmark = pytest.mark.own_precision
+
 
 @pytest.fixture(autouse=True)
 def standard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

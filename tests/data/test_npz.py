@@ -8,6 +8,8 @@ import pytest
 from jaxmlp import DataError
 from jaxmlp.data.npz import load_npz
 
+pytestmark = pytest.mark.own_precision
+
 GOOD: dict[str, Any] = {
     "x_train": np.arange(24, dtype=np.uint8).reshape(6, 2, 2),
     "y_train": np.array([0, 1, 2, 0, 1, 2]),

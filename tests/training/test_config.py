@@ -25,6 +25,8 @@ from jaxmlp import (
 from jaxmlp.data.distortions import Distort
 from jaxmlp.training.config import Schedule
 
+pytestmark = pytest.mark.own_precision
+
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(

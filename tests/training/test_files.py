@@ -5,6 +5,8 @@ import pytest
 from jaxmlp import Experiment, ExperimentError, Network
 from jaxmlp.training.files import read_experiment
 
+pytestmark = pytest.mark.own_precision
+
 GOOD = '''"""What it is."""
 from jaxmlp import Experiment, Network
 def experiment():

@@ -257,6 +257,20 @@ def test_what_is_no_record_is_a_clear_error(name: str, old: str, new: str, folde
         jaxmlp.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"experiment": ', "config.json: the run can't be read: it is no whole JSON: Expecting value: line 1"),
+        ("[1, 2]", "config.json: the run can't be read: it isn't laid out as a run's is"),
+        ("{}", "config.json: the run can't be read: it has no 'experiment'"),
+    ],
+)
+def test_damaged_settings_are_said_to_be(content: str, message: str, folder: Path) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(RunError, match=message):
+        jaxmlp.load(folder)
+
+
 def test_a_line_that_is_cut_off_is_named_and_going_on_mends_it(digits: Dataset, folder: Path) -> None:
     whole = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(whole + '{"epoch')

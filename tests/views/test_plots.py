@@ -24,3 +24,13 @@ def test_the_figure_draws_both_curves_and_every_leafs_drift() -> None:
     assert [line.get_marker() for line in curves.lines] == ["o", "s"]  # of a single point no line is seen
     assert {line.get_marker() for line in drift.lines} == {"o"}
     assert [tick.get_text() for tick in times.get_xticklabels()] == ["manual", "auto"]
+
+
+def test_losses_that_differ_by_rounding_are_drawn_alike() -> None:
+    pairs = (Pair(1, (0.46676530, 0.46676538), (0.9, 0.9), 1e-6),)
+    curves, *_ = comparison_figure(Comparison(pairs, ("[0].kernel",), np.ones((3, 1)), np.ones((5, 2))), "title").axes
+    low, high = curves.get_ylim()
+    assert high - low > 0.005
+    pairs = (Pair(1, (0.5, 0.4), (0.9, 0.9), 1e-6),)
+    curves, *_ = comparison_figure(Comparison(pairs, ("[0].kernel",), np.ones((3, 1)), np.ones((5, 2))), "title").axes
+    assert curves.get_ylim()[1] < 0.6

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -126,3 +127,30 @@ def test_a_run_without_validation_has_one_curve() -> None:
     (axes,) = run_figure(replace(kept, result=RESULT), np.zeros(0, np.float32), "a").axes
     assert len(axes.lines) == 1
     assert "best epoch" not in text_of(run_table(kept, False, Path("a")))
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [
+        ((1.0, 0.9997), "linear"),
+        ((3.0, 0.2), "log"),
+        ((1e3, 1e-9), "log"),
+        ((1.0, 0.0), "linear"),
+        ((1.0, -2.0), "linear"),
+    ],
+)
+def test_the_axis_of_the_losses_can_be_read(losses: tuple[float, float], scale: str) -> None:
+    history = tuple(EpochRecord(e, loss, None, None, 0.1, 1e4) for e, loss in enumerate(losses, start=1))
+    figure = run_figure(Kept(EXPERIMENT, False, {}, history, None), np.zeros(0, np.float32), "a")
+    (axes,) = figure.axes
+    assert axes.get_yscale() == scale
+    figure.canvas.draw()
+    low, high = axes.get_ylim()
+    labels = [tick.get_text() for tick in axes.get_yticklabels() if low <= tick.get_position()[1] <= high]
+    assert len([label for label in labels if label]) >= 3
+    assert not any("10^" in label for label in labels)
+
+
+def test_the_score_of_a_regression_is_said_to_be_a_loss() -> None:
+    regression = replace(FINISHED, labelled=False, result=replace(RESULT, test_accuracy=None))
+    assert "loss 0.1" in text_of(runs_table({"a": (regression, False)}))

@@ -38,4 +38,4 @@ def test_a_regressions_line_has_its_losses_and_without_validation_none() -> None
         jaxmlp.Dataset.from_arrays(x, x, x, x),
     )
     run = replace(run, result=replace(run.result, test_loss=0.25))
-    assert describe_swept(Swept(1, "run", run, "", 1.0), 1) == "1/1  run  test 0.25  1 s"
+    assert describe_swept(Swept(1, "run", run, "", 1.0), 1) == "1/1  run  test loss 0.25  1 s"
