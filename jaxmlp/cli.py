@@ -160,8 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:  # before or after the training, which says more
         print(f"jaxmlp: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
         return 2
-    except OSError as error:  # what is written to folders says so itself
-        print(f"jaxmlp: the output, or another file, can't be written: {error}", file=sys.stderr)
+    except OSError as error:  # without a file's name, it is the output's
+        print(f"jaxmlp: {'' if error.filename else 'the output: '}{error}", file=sys.stderr)
         return 2
     finally:
         gc.enable()
@@ -207,8 +207,8 @@ def run_train(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
     _, experiment, given = override("train", path, arguments, own)
     fresh = Path("runs") / path.stem
     workdir = chosen(given.workdir)
-    if workdir is not None and not given.resume:
-        RunFolder.refuse_used(workdir)  # before the data are read
+    if workdir is not None or given.resume:
+        RunFolder.refuse_used(workdir or fresh, resume=given.resume)  # before the data are read
     import_ahead()
     device, dataset = visible()[0], load_for(experiment)
     folder = workdir or (fresh if given.resume else claimed(fresh))
@@ -257,7 +257,7 @@ def run_check(path: Path, arguments: Sequence[str], interrupts: Interrupts) -> i
 
     own = {"json": (Path | None, None, "A file for the reports; by default none is written.")}
     _, experiment, given = override("check", path, arguments, own)
-    file = given.json
+    file = None if given.json is None else expanded(given.json)
     if file is not None:
         with writing(file):  # before the work, not after it
             probe(file.parent)
@@ -555,7 +555,7 @@ def draw_examples(dataset: "Dataset", asked: Path | None, name: str, console: "T
     from jaxmlp.views.data import examples_figure
     from jaxmlp.views.plots import png
 
-    figure, file = examples_figure(dataset), asked or Path(f"{name}.png")
+    figure, file = examples_figure(dataset), expanded(asked or Path(f"{name}.png"))
     if figure is None:
         found = f"an example is {' x '.join(map(str, dataset.shape))} numbers, no image"
         if asked is not None:
@@ -608,18 +608,20 @@ def unless_empty(folder: Path) -> Iterator[None]:
 
 
 def chosen(workdir: str | None) -> Path | None:
-    """What --workdir says, if anything; not an empty name, such as a shell's variable that isn't set gives.
-
-    A ~ is the home folder, as in `--data.source`: shells leave it as it is in --workdir=~/runs.
-    """
+    """What --workdir says, if anything; not an empty name, such as a shell's variable that isn't set gives."""
     if workdir is not None and not workdir.strip():
         raise ExperimentError("--workdir is empty: expected a folder's name, or no --workdir")
     if workdir is not None and not workdir.isprintable():
         raise ExperimentError(f"--workdir is {workdir!r}: expected a name of characters that can be printed")
+    return None if workdir is None else expanded(Path(workdir))
+
+
+def expanded(path: Path) -> Path:
+    """The path, whose ~ is the home folder, as in `--data.source`: shells leave it as it is in --workdir=~/runs."""
     try:
-        return None if workdir is None else Path(workdir).expanduser()
+        return path.expanduser()
     except RuntimeError as error:  # a ~user that doesn't exist
-        raise ExperimentError(f"--workdir is {workdir!r}: {error}") from error
+        raise ExperimentError(f"{path}: {error}") from error
 
 
 def override(

@@ -293,17 +293,15 @@ def refuse_misfits(params: Params, batch: Batch, network: Network) -> None:
     """Shapes and types are known while JAX compiles, so that the check costs nothing later.
 
     Raises:
-        NetworkError: as `refuse_inputs`; for a batch that is none, or is empty; for other than one weight an example.
+        NetworkError: as `refuse_inputs`; for a batch that is none; for other than one weight an example.
     """
     if not isinstance(batch, Batch):
         raise NetworkError(f"the batch has type {type(batch).__name__}: expected a jaxmlp.Batch(inputs, targets)")
     refuse_inputs(params, batch.inputs, network)
-    if batch.inputs.shape[0] == 0:
-        raise NetworkError("the batch has no examples: expected one or more, of which there is a mean")
-    refuse_other(batch.targets, "targets")
+    refuse_no_array(batch.targets, "targets")
     if batch.weights is not None:
-        refuse_other(batch.weights, "weights")
-        refuse_other_weights(batch.weights, batch.inputs.shape[:1])
+        refuse_no_array(batch.weights, "weights")
+        refuse_weights(batch.weights, batch.inputs.shape[:1])
 
 
 def refuse_inputs(params: Params, inputs: Float[Array, "B n_0"], network: Network) -> None:
@@ -322,26 +320,26 @@ def refuse_inputs(params: Params, inputs: Float[Array, "B n_0"], network: Networ
         ("biases", [layer.bias for layer in params], tuple((n,) for n in network.sizes[1:])),
     ):
         for array in arrays:
-            refuse_other(array, what)
+            refuse_no_array(array, what)
         shapes = tuple(array.shape for array in arrays)
         if shapes != expected:
             raise NetworkError(f"{what} have shapes {shapes}: expected those of {network}")
         if not all(jnp.issubdtype(array.dtype, jnp.floating) for array in arrays):
             raise NetworkError(f"{what} are {', '.join(str(array.dtype) for array in arrays)}: expected floating types")
-    refuse_other(inputs, "inputs")
+    refuse_no_array(inputs, "inputs")
     if inputs.ndim != 2 or inputs.shape[1] != network.sizes[0]:
         raise NetworkError(f"inputs have shape {inputs.shape}: expected (B, {network.sizes[0]}), an example a row")
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise NetworkError(f"inputs are {inputs.dtype}: expected a floating type; divide grey levels by 255")
 
 
-def refuse_other_weights(weights: Array, shape: tuple[Any, ...]) -> None:
+def refuse_weights(weights: Array, shape: tuple[Any, ...]) -> None:
     """Raises a NetworkError where there is not one weight an example."""
     if weights.shape != shape:
         raise NetworkError(f"weights have shape {weights.shape}: expected {shape}, one an example")
 
 
-def refuse_other(array: Any, what: str) -> None:
+def refuse_no_array(array: Any, what: str) -> None:
     """Raises a NetworkError for what is no array of JAX's or NumPy's."""
     if not isinstance(array, jax.Array | np.ndarray):
         raise NetworkError(f"{what} have type {type(array).__name__}: expected arrays, as of jax.numpy.asarray")
@@ -414,7 +412,13 @@ def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"] | None
 
 
 def shares(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Float[Array, " B"]:
-    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights."""
+    """Each example's share w_i / sum_i w_i in a mean, of the type of `values`; 1 / B without weights.
+
+    Raises:
+        NetworkError: where there is no example.
+    """
+    if values.size == 0:
+        raise NetworkError("the batch has no examples: expected one or more, of which there is a mean")
     if weights is None:
         return jnp.full_like(values, 1 / values.size)
     weights = counts(values, weights)
@@ -429,7 +433,7 @@ def counts(values: Float[Array, " B"], weights: Float[Array, " B"] | None) -> Fl
     """
     if weights is None:
         return jnp.ones_like(values)
-    refuse_other_weights(weights, values.shape)
+    refuse_weights(weights, values.shape)
     return weights.astype(values.dtype)
 
 

@@ -84,10 +84,11 @@ def inner_products(trace: Trace, direction: Params) -> Float[Array, " B"]:
     Raises:
         NetworkError: for a v of another shape.
     """
-    shapes = tuple((A.shape[1], D.shape[1]) for A, D in zip(trace.inputs, trace.deltas, strict=True))
-    found = tuple(v.kernel.shape for v in direction)
+    pairs = zip(trace.inputs, trace.deltas, strict=True)
+    shapes = [((A.shape[1], D.shape[1]), D.shape[1:]) for A, D in pairs]
+    found = [(v.kernel.shape, v.bias.shape) for v in direction]
     if found != shapes:
-        raise NetworkError(f"the direction's kernels have shapes {found}: expected {shapes}")
+        raise NetworkError(f"the direction's kernels and biases have shapes {found}: expected {shapes}")
     products = jnp.zeros_like(trace.losses)
     for A, D, v in zip(trace.inputs, trace.deltas, direction, strict=True):
         products += jnp.sum((A @ v.kernel + v.bias[None, :]) * D, axis=1)
@@ -206,9 +207,10 @@ def clips(trace: Trace, max_norm: float | Float[Array, "..."]) -> Float[Array, "
 
     Of a number, `min(1, C / |g_i|)` in every layer; of L numbers, `min(1, C_l / |g_i^l|)` of that layer's part.
     """
-    if not isinstance(max_norm, jax.core.Tracer) and not np.all(jax.device_get(max_norm) > 0):
+    given = jnp.asarray(max_norm)
+    if not isinstance(given, jax.core.Tracer) and not np.all(jax.device_get(given) > 0):
         raise NetworkError(f"max_norm is {max_norm}: expected a number above 0, or such a number for each layer")
-    C = jnp.asarray(max_norm, trace.losses.dtype)
+    C = given.astype(trace.losses.dtype)
     if C.shape not in ((), (len(trace.deltas),)):
         raise NetworkError(f"max_norm has shape {C.shape}: expected a number, or one a layer, ({len(trace.deltas)},)")
     pairs = [(row_norms(A), row_norms(D)) for A, D in zip(trace.inputs, trace.deltas, strict=True)]

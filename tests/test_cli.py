@@ -606,11 +606,19 @@ def test_an_empty_workdir_is_refused(place: Path) -> None:
     assert {*place.iterdir()} <= before
 
 
-@pytest.mark.parametrize("given", [["--workdir", "~/run"], ["--workdir=~/run"]])
-def test_a_tilde_in_workdir_is_the_home_folder(place: Path, given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (["train", "small.py", "--workdir=~/run"], "run/result.json"),
+        (["check", "small.py", "--json=~/a.json"], "a.json"),
+        (["data", "mnist", "--png=~/a.png"], "a.png"),
+    ],
+)
+def test_a_tilde_is_the_home_folder(place: Path, given: list[str], made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
-    assert jaxmlp_command(place, "train", "small.py", *given).returncode == 0
-    assert (place / "home" / "run" / "result.json").exists()
+    assert jaxmlp_command(place, *given).returncode == 0
+    assert (place / "home" / made).exists()
     assert not (place / "~").exists()
 
 

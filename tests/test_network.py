@@ -310,7 +310,6 @@ N342 = Network((3, 4, 2))
         (PARAMS_342, Batch(X, LABELS.tolist()), N342, "targets have type list"),
         (PARAMS_342, Batch(X, LABELS, [1.0] * 4), N342, "weights have type list"),
         (PARAMS_342, Batch(X, LABELS, np.ones(3)), N342, r"weights have shape \(3,\): expected \(4,\), one an example"),
-        (PARAMS_342, Batch(X[:0], LABELS[:0]), N342, "the batch has no examples: expected one or more"),
         (PARAMS_342, Batch(X, LABELS), (3, 4, 2), "the network has type tuple: expected a jaxmlp.Network"),
         (
             [(W, W[0]) for W in KERNELS],
@@ -332,6 +331,14 @@ def test_what_is_no_batch_network_or_parameters_is_refused(
 ) -> None:
     with pytest.raises(NetworkError, match=message):
         function(params, batch, network)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_of_no_examples_there_is_no_mean() -> None:
+    for function in (jaxmlp.loss, jaxmlp.backprop, jaxmlp.value_and_backprop):
+        with pytest.raises(NetworkError, match="the batch has no examples: expected one or more, of which there is a"):
+            function(PARAMS_342, Batch(X[:0], LABELS[:0]), N342)
+    assert jaxmlp.forward(PARAMS_342, X[:0], N342).shape == (0, 2)
 
 
 @pytest.mark.usefixtures("unchecked")

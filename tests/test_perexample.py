@@ -1,4 +1,5 @@
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -283,6 +284,29 @@ def test_an_example_without_a_gradient_leaves_a_clipped_sum_as_it_is_however_lar
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_a_norm_to_clip_to_may_be_a_list_or_traced() -> None:
+    trace = make_trace(0)
+    L = len(trace.deltas)
+    expected = perexample.clipped_sum(trace, jnp.full(L, 0.5))
+    for found in (
+        perexample.clipped_sum(trace, [0.5] * L),
+        jax.jit(lambda c: perexample.clipped_sum(trace, [c] * L))(jnp.float32(0.5)),
+        jax.jit(perexample.clipped_sum)(trace, jnp.full(L, 0.5)),
+    ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_batch_of_no_examples_has_a_clipped_sum_of_0_and_no_mean() -> None:
+    params = (jaxmlp.Layer(jnp.ones((3, 2), jnp.float32), jnp.ones(2, jnp.float32)),)
+    batch = Batch(np.zeros((0, 3), np.float32), np.zeros(0, np.int32))
+    trace = jaxmlp.backpropagate(params, batch, Network((3, 2)))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(perexample.clipped_sum(trace, 1.0)))
+    with pytest.raises(NetworkError, match="the batch has no examples: expected one or more"):
+        jaxmlp.mean_gradient(trace)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("max_norm", [0, -1.0, float("nan"), np.array([1.0, -1.0]), jnp.float32(-1)])
 def test_a_norm_to_clip_to_is_above_0(max_norm: Any) -> None:
     with pytest.raises(NetworkError, match="max_norm is .*: expected a number above 0, or such a number for each"):
@@ -444,9 +468,9 @@ def test_what_does_not_fit_is_refused_with_the_shape_that_would() -> None:
         NetworkError, match=r"coefficients have shape \(3,\): expected \(2,\), or \(1, 2\), a row a layer"
     ):
         perexample.combined(trace, jnp.ones(3))
-    direction = (jaxmlp.Layer(jnp.ones((3, 1)), jnp.ones(1)),)
-    for other, shapes in ((direction, r"\(\(3, 1\),\)"), ((), r"\(\)")):
-        with pytest.raises(NetworkError, match=rf"kernels have shapes {shapes}: expected \(\(1, 1\),\)"):
+    wide, many = (jaxmlp.Layer(jnp.ones((3, 1)), jnp.ones(1)),), (jaxmlp.Layer(jnp.ones((1, 1)), jnp.ones(3)),)
+    for other, shapes in ((wide, "[((3, 1), (1,))]"), (many, "[((1, 1), (3,))]"), ((), "[]")):
+        with pytest.raises(NetworkError, match=re.escape(f"have shapes {shapes}: expected [((1, 1), (1,))]")):
             perexample.inner_products(trace, other)
     for quantity in (perexample.clipped_sum, perexample.clipped_gradient):
         with pytest.raises(NetworkError, match=r"weights have shape \(1,\): expected \(2,\)"):

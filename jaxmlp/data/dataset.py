@@ -153,7 +153,7 @@ class Dataset:
             classes = None
         elif classes is None:
             classes = 1 + int(max(train.targets.max(), test.targets.max()))
-        return Dataset(name, train, test, classes, train_inputs.shape[1:])
+        return Dataset(name, train, test, None if classes is None else int(classes), train_inputs.shape[1:])
 
 
 def _array(given: ArrayLike, what: str) -> Numbers:

@@ -76,7 +76,7 @@ def check_gradients(loss: Callable[..., Any], gradient: Callable[..., Any], para
 
     Raises:
         GradientError: for parameters that aren't floating arrays, and a loss that isn't one floating number, that JAX
-            can't trace, or that holds other random numbers each time it does.
+            can't trace, or whose value or gradient hangs on random numbers that NumPy draws as it does.
 
     Some things can't be judged. At a kink any gradient passes that is off by less than twice the jump. A loop, such as
     `jax.lax.scan`, counts as one operation: where large numbers cancel inside it, its rounding is thought too small.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from jaxmlp.errors import GradientError, JaxmlpError
 from jaxmlp.gradcheck.rounding import (
@@ -180,21 +181,32 @@ class Programs:
         self.slopes = jax.jit(partial(_slopes, loss), static_argnums=0)
 
     def refuse_chance(self, inputs: Inputs) -> None:
-        """Raises a GradientError where the loss holds other numbers each time that it is traced, as NumPy draws them.
+        """Raises a GradientError where the loss has other numbers each time it is traced, as NumPy draws them.
 
-        Each program has numbers of its own then, and what one finds of the loss is not so of the others'.
+        Each program has numbers of its own then, and what one finds of the loss is not so of the others'. Numbers that
+        make no difference to value and gradient, such as a buffer's that is written over, are none of it.
         """
         if inputs.call in self.steady:
             return
-        first, second = (
-            constants(jax.make_jaxpr(lambda arrays: inputs.call(self.loss, arrays))(inputs.arrays)) for _ in range(2)
-        )
+        traced = [
+            jax.make_jaxpr(lambda *arrays: inputs.call(jax.value_and_grad(self.loss), arrays))(*inputs.arrays)
+            for _ in range(2)
+        ]
+        first, second = map(constants, traced)
         if len(first) != len(second) or not all(map(_alike, first, second)):
-            raise GradientError(
-                "the loss is another function each time that JAX traces it, as one that draws NumPy's random numbers: "
-                "expected the same numbers, such as those that a key among its arguments gives"
+            here, there = (
+                np.asarray(flatten(jax.jit(jaxpr_as_fun(program))(*inputs.arrays)), np.float64) for program in traced
             )
+            if not np.allclose(here, there, rtol=SAME, atol=SAME * np.nanmax(np.abs(here), initial=0), equal_nan=True):
+                raise GradientError(
+                    "the loss has another value or gradient each time that JAX traces it, as of random numbers that "
+                    "NumPy draws: expected the same, such as of those that a key among its arguments gives"
+                )
         self.steady.add(inputs.call)
+
+
+SAME = 1e-9
+"""Relative difference of two values in float64 that the order of sums may make."""
 
 
 def _alike(x: Any, y: Any) -> bool:
@@ -346,7 +358,8 @@ class Referee:
             alone = isinstance(value, jax.ShapeDtypeStruct)
             kind = f"shape {value.shape}, type {value.dtype}" if alone else jax.tree.structure(value)
             raise GradientError(f"the loss returns {kind}: expected one number of a floating type")
-        programs.refuse_chance(inputs)
+        with _loss_errors():
+            programs.refuse_chance(inputs)
         with _loss_errors():
             program = jax.make_jaxpr(partial(programs.differentiate, inputs.call))(inputs.arrays).jaxpr
         forward = jax.make_jaxpr(partial(programs.value, inputs.call))(inputs.arrays).jaxpr

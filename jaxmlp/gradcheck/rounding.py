@@ -203,18 +203,18 @@ def equations(jaxpr: Jaxpr) -> Iterator[Any]:
                     yield from equations(getattr(inner, "jaxpr", inner))
 
 
-def constants(program: ClosedJaxpr) -> list[Any]:
+def constants(program: ClosedJaxpr | Jaxpr) -> list[Any]:
     """All numbers and arrays that a program, and those that it calls or loops over, hold, in the program's order.
 
     >>> [float(x) for x in constants(jax.make_jaxpr(lambda x: 3 * x)(2.0))]
     [3.0]
     """
-    found = [*program.consts]
-    for eqn in program.jaxpr.eqns:
+    found = [*getattr(program, "consts", ())]
+    for eqn in program.eqns:
         found += [x.val for x in eqn.invars if isinstance(x, Literal)]
         for value in eqn.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(inner, ClosedJaxpr):
+                if hasattr(inner, "eqns"):
                     found += constants(inner)
     return found
 

@@ -15,7 +15,7 @@ from jaxmlp.gradcheck.check import GradientCheck
 from jaxmlp.gradcheck.report import GradientReport
 from jaxmlp.network import Params, loss
 from jaxmlp.training.batches import fill_weights, gather, in_order, order_of
-from jaxmlp.training.config import Experiment, refuse_other
+from jaxmlp.training.config import Experiment, refuse_no_experiment
 from jaxmlp.training.epoch import Recipe, initial_state, key_of, prepared, train_epoch
 from jaxmlp.training.fit import divided, ignore
 
@@ -63,7 +63,7 @@ def check_experiment(
         DataError: for a validation split that leaves nothing to train on.
         ExperimentError: for a network whose sizes don't fit the data.
     """
-    refuse_other(experiment)
+    refuse_no_experiment(experiment)
     dataset = divided(experiment, dataset).dataset
     train, count = experiment.train, dataset.train.size
     examples = on_device(dataset.train)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxmlp.data.dataset import Dataset, Examples, on_device
 from jaxmlp.errors import ExperimentError
 from jaxmlp.training.batches import converted, fill_weights, in_order, order_of
-from jaxmlp.training.config import Experiment, refuse_other
+from jaxmlp.training.config import Experiment, refuse_no_experiment
 from jaxmlp.training.epoch import (
     Part,
     Recipe,
@@ -146,7 +146,7 @@ def compare(
         ExperimentError: for a network whose sizes don't fit the data, or a private experiment.
         DivergedError: where a loss or a parameter is not a number any more.
     """
-    refuse_other(experiment)
+    refuse_no_experiment(experiment)
     if experiment.privacy.epsilon is not None:
         raise ExperimentError(
             f"privacy.epsilon is {experiment.privacy.epsilon:g}, but the automatic gradient can't train privately: "

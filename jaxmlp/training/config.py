@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -100,7 +100,8 @@ class Optimizer:
                 "(('momentum', 0.9),)"
             ) from None
         if len(parameters) < len(self.parameters) or not all(math.isfinite(value) for _, value in parameters):
-            given = " ".join(f"{name} {value}" for name, value in self.parameters)
+            pairs = self.parameters.items() if isinstance(self.parameters, Mapping) else self.parameters
+            given = " ".join(f"{name} {value}" for name, value in pairs)
             raise ExperimentError(f"optimizer.parameters is {given}: expected each name once, and finite numbers")
         object.__setattr__(self, "parameters", parameters)
         refuse_unknown(self)
@@ -197,7 +198,7 @@ class Record:
 
     def __post_init__(self) -> None:
         names = get_args(QuantityName)
-        if isinstance(self.quantities, str):
+        if not isinstance(self.quantities, tuple | list):
             raise ExperimentError(f"record.quantities is {self.quantities!r}: expected a tuple of names")
         for name in self.quantities:
             if name not in names:
@@ -329,7 +330,7 @@ class Experiment:
         True
         """
         try:
-            unknown = {*settings} - {field.name for field in fields(Experiment)}
+            unknown = {*map(str, settings)} - {field.name for field in fields(Experiment)}
             if unknown:
                 raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
             network = settings["network"] | {"sizes": tuple(settings["network"]["sizes"])}  # JSON knows lists only
@@ -351,7 +352,7 @@ class Experiment:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error
 
 
-def refuse_other(given: object) -> None:
+def refuse_no_experiment(given: object) -> None:
     """Raises an ExperimentError for what is none."""
     if not isinstance(given, Experiment):
         raise ExperimentError(f"experiment has type {type(given).__name__}: expected a jaxmlp.Experiment")

@@ -117,19 +117,18 @@ def read_figures(path: str | PathLike[str], dataset: Dataset | None = None) -> F
             raise RunError(f"{file}: no such file: expected what epoch {line.epoch} recorded") from error
         except Exception as error:  # of whatever kind zipfile, and NumPy with a damaged header raise
             raise RunError(f"{file}: can't be read as what epoch {line.epoch} recorded: {error}") from error
-    if dataset is None:
-        dataset = data_of(folder, there)
+    given, dataset = dataset, data_of(folder, there) if dataset is None else dataset
     chosen, seed = run.experiment.data, run.experiment.train.seed
     _, rest = split_indices(dataset.train.size, chosen.validation, seed, chosen.examples)
     kept = {recording[name].shape for recording in recordings for name in OF_EXAMPLES if name in recording}
     if kept - {rest.shape}:
         found = " or ".join(" x ".join(map(str, shape)) for shape in sorted(kept))
         raise RunError(f"{folder}: recorded {found} training examples, but {dataset.name} leaves {len(rest)}")
-    checksum = dataset.checksum()
-    if there.data.get(CHECKSUM, checksum) != checksum:
+    if given is not None and CHECKSUM in there.data and given.checksum() != there.data[CHECKSUM]:
         raise RunError(
-            f"{folder}: the run was trained on another data set than {dataset.name}, whose checksum is {checksum} and "
-            f"was {there.data[CHECKSUM]}: expected the same examples in the same order"
+            f"{folder}: the run was trained on another data set than {given.name}, whose checksum is "
+            f"{given.checksum()} and was {there.data[CHECKSUM]}: expected the same examples in the same order, those "
+            "for the test too"
         )
     examples = dataset.train.take(rest)
     bare = Figures(run, tuple(recordings), examples, rest, dataset.shape, np.zeros(0, np.int64), ())

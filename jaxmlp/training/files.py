@@ -98,8 +98,8 @@ def read_experiment(path: Path) -> ExperimentFile:
 
 def called(module: ModuleType, name: str, expected: str) -> Callable[..., Any]:
     function: Callable[..., Any] | None = getattr(module, name, None)
-    imported = getattr(function, "__module__", "").partition(".")[0] == "jaxmlp"  # as `from jaxmlp import *` does
-    if not callable(function) or imported:
+    home = getattr(function, "__module__", None) or ""  # jaxmlp's own come with `from jaxmlp import *`
+    if not callable(function) or home.partition(".")[0] == "jaxmlp":
         raise ExperimentError(f"defines no function {name}(): {expected}")
     return function
 

@@ -23,7 +23,7 @@ from jaxmlp.losses import BOUNDED
 from jaxmlp.network import Network, Params
 from jaxmlp.training.batches import Batches, Feed, batch_of, fill_weights, order_of
 from jaxmlp.training.checkpoints import Snapshot, host_copy, reason
-from jaxmlp.training.config import Experiment, refuse_other
+from jaxmlp.training.config import Experiment, refuse_no_experiment
 from jaxmlp.training.epoch import (
     Part,
     Recipe,
@@ -207,7 +207,7 @@ def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
             dataset.name,
             inputs.max(),
         )
-    if targets.ndim == 2 and targets.shape[1] > 1 and is_one_hot(targets):
+    if targets.ndim == 2 and targets.shape[1] > 1 and is_one_hot(targets) and not np.array_equal(inputs, targets):
         log.warning(
             "jaxmlp: %s: every target is a row with a single 1, which counts as numbers wanted, without an accuracy: "
             "labels, as targets.argmax(axis=1) gives them, have one",
@@ -308,7 +308,7 @@ def fit(
     [0, 1, 1, 0]
     """
     started = time.perf_counter()
-    refuse_other(experiment)
+    refuse_no_experiment(experiment)
     if workdir is not None:
         import_ahead()
     whole = load_for(experiment) if dataset is None else dataset

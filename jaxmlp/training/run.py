@@ -63,6 +63,9 @@ def as_numbers(given: ArrayLike) -> Num[np.ndarray, "..."]:
         array = np.asarray(given)
     except ValueError as error:
         raise RunError(f"inputs are no array ({error}): expected examples of one shape") from error
+    if array.dtype == object:  # as of a table whose columns have several types
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            array = array.astype(np.float64)
     if not np.can_cast(array.dtype, np.float64, "same_kind"):
         raise RunError(f"inputs have type {array.dtype}: expected real numbers")
     return array
@@ -198,8 +201,7 @@ class RunFolder:
                 `resume` isn't set, or holds one of other settings; or where it can't be written.
         """
         path = Path(path)
-        if not resume:
-            RunFolder.refuse_used(path)
+        RunFolder.refuse_used(path, resume=resume)
         settings = {
             "experiment": experiment.as_dict(),
             "dataset": {
@@ -227,12 +229,14 @@ class RunFolder:
             raise
 
     @staticmethod
-    def refuse_used(path: Path, *, ours: bool = False, sweep: bool = False) -> None:
-        """Raises a RunError where the folder holds a run, or files that a run would overwrite.
+    def refuse_used(path: Path, *, resume: bool = False, ours: bool = False, sweep: bool = False) -> None:
+        """Raises a RunError where the folder holds a run, but one to `resume`, or files that a run would overwrite.
 
         So it does where runs have folders of their own in there, unless it is for a `sweep`. It is `ours` where we have
         locked it.
         """
+        if resume and (path / "config.json").exists():
+            return
         used = [name for name in FILES if (path / name).exists()]
         if used and not ours and is_locked(path):
             raise RunError(trained_by_another(path))
@@ -244,7 +248,8 @@ class RunFolder:
             resumable = "config.json" in used and not {"comparison.json", "result.json"} & {*used}
             hint = "resume it (--resume), " if resumable else ""
             raise RunError(f"{path}: holds {state} already: expected a new folder; {hint}choose another, or remove it")
-        if not sweep and any(path.glob("*/config.json")):
+        theirs = (one.with_name(name) for one in path.glob("*/config.json") for name in FILES[1:])
+        if not sweep and any(file.exists() for file in theirs):
             raise RunError(f"{path}: holds runs in folders of their own: expected a new folder; choose another")
 
     @contextmanager
@@ -271,8 +276,8 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether an epoch has ended here before."""
-        metrics = self.path / "metrics.jsonl"
-        return metrics.exists() and metrics.stat().st_size > 0
+        left = [self.path / name for name in ("metrics.jsonl", "losses.f32", "result.json")]
+        return any(file.exists() and file.stat().st_size > 0 for file in left)
 
     def begin(self, history: tuple[EpochRecord, ...], steps: int) -> None:
         """Goes back to the end of `history`, `steps` after the start, from where a killed run may have gone on.
@@ -588,7 +593,7 @@ def read(path: str | PathLike[str]) -> Kept:
         what = what if folder.is_dir() else "is a file" if folder.exists() else "no such folder"
         raise RunError(f"{folder}: {what}: expected the folder of a run") from error
     except UNREADABLE as error:
-        mendable = file.name in ("metrics.jsonl", "result.json") and not isinstance(error, OSError)
+        mendable = file.name != "config.json" and not isinstance(error, OSError)
         mended = "; --resume mends it" if mendable else ""
         raise RunError(f"{file}: the run can't be read: {reason_of(error)}{mended}") from error
     return Kept(experiment, labelled, surroundings, history, result, stopped, scale, dict(config["dataset"]))

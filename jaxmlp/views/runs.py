@@ -153,7 +153,7 @@ POINTS = 400
 """Of the curve of the steps' losses, at most: where there are more steps, each is the mean of several."""
 
 
-STEEP = 3
+STEEP = 10
 """How many times its least a loss has to come to for a logarithmic axis: within less, a linear one reads as well."""
 
 

@@ -496,11 +496,25 @@ def test_a_gradient_that_indexes_by_a_mask_is_accepted() -> None:
         lambda w: jnp.sum(w * np.random.default_rng().random(3)),
         lambda w: jnp.sum(w * jax.random.normal(jax.random.key(np.random.default_rng().integers(2**31)), (3,))),
         lambda w: jax.lax.fori_loop(0, 2, lambda _, s: s + jnp.sum(w * np.random.default_rng().random()), 0.0),
+        lambda w: jax.checkpoint(lambda w: jnp.sum(w * float(np.random.default_rng().random())))(w),
     ],
 )
 def test_a_loss_that_is_left_to_chance_is_refused(loss: Callable) -> None:
-    with pytest.raises(GradientError, match="the loss is another function each time that JAX traces it"):
+    with pytest.raises(GradientError, match="the loss has another value or gradient each time that JAX traces it"):
         check_gradients(loss, jax.grad(loss), jnp.ones(3, jnp.float32))
+
+
+def test_a_loss_that_fails_when_it_is_traced_again_is_said_in_a_line() -> None:
+    for error in (ValueError("boom"), StopIteration()):
+        calls = itertools.count()
+
+        def loss(w: jax.Array, error: Exception = error, calls: Any = calls) -> jax.Array:
+            if next(calls) > 1:
+                raise error
+            return jnp.sum(w)
+
+        with pytest.raises(GradientError, match=f"the loss can't be differentiated by JAX: {type(error).__name__}"):
+            check_gradients(loss, jnp.ones_like, jnp.ones(3, jnp.float32))
 
 
 KEY, ROWS = jax.random.key(0), np.array([1.0, np.nan, 2.0], np.float32)
@@ -513,6 +527,10 @@ KEY, ROWS = jax.random.key(0), np.array([1.0, np.nan, 2.0], np.float32)
         lambda w: jnp.sum(w * jax.random.normal(jax.random.key(1), (3,), w.dtype)),
         lambda w: jnp.sum(jnp.where(jnp.isnan(jnp.asarray(ROWS, w.dtype)), 0, w)),
         lambda w: jnp.sum(w * jnp.asarray(np.random.default_rng(0).random(3), w.dtype)),
+        lambda w: jnp.sum(jnp.sin(jnp.asarray(np.random.default_rng().random(3), w.dtype).at[:].set(w))),
+        lambda w: jnp.sum(jnp.sin(w + 0 * jnp.asarray(np.random.default_rng().random(3), w.dtype))),
+        lambda w: jax.lax.cond(False, lambda w: jnp.sum(w * np.random.default_rng().random()), jnp.sum, w),
+        lambda w: sum(x * jnp.sum(w) for x in np.random.default_rng().permutation([0.1, 0.2, 0.7]).tolist()),
     ],
 )
 def test_a_loss_that_holds_the_same_numbers_each_time_is_not(loss: Callable) -> None:

@@ -65,6 +65,8 @@ pytestmark = pytest.mark.own_precision
         (lambda: Train(gradient="magic"), "train.gradient is 'magic': expected manual or auto"),
         (lambda: Train(batch_size=32.0), "train.batch_size is 32.0: expected a whole number, 1 or more examples"),
         (lambda: Record("loss"), "record.quantities is 'loss': expected a tuple of names"),
+        (lambda: Record(None), "record.quantities is None: expected a tuple of names"),
+        (lambda: Experiment.from_dict([1]), "not an experiment's settings: .*unknown: 1"),
         (lambda: Optimizer(parameters=("momentum", 0.9)), r"expected pairs of .*, such as \(\('momentum', 0.9\),\)"),
         (
             lambda: Optimizer(parameters=(("momentum", 0.9), ("momentum", 0.8))),

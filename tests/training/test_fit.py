@@ -319,6 +319,10 @@ def test_one_hot_rows_are_said_to_be_no_labels(caplog: pytest.LogCaptureFixture)
         run = jaxmlp.fit(experiment, Dataset.from_arrays(x, targets, x, targets))
         assert run.result.test_accuracy is None
     assert ["a row with a single 1" in message for message in caplog.messages] == [True, True]
+    caplog.clear()
+    encoder, eye = replace(experiment, network=Network((8, 3, 8))), np.eye(8)
+    jaxmlp.fit(encoder, Dataset.from_arrays(eye, eye, eye, eye))
+    assert not caplog.messages
 
 
 def test_targets_that_no_output_reaches_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -195,6 +195,7 @@ def test_parameters_go_by_optaxs_names(name: str, parameters: dict, same: optax.
         ),
         ({"parameters": (("momentum", 0.9), ("momentum", 0.8))}, "expected each name once, and finite numbers"),
         ({"parameters": (("momentum", math.nan),)}, "expected each name once, and finite numbers"),
+        ({"parameters": {"momentum": math.nan}}, "optimizer.parameters is momentum nan: expected each name once"),
         ({"parameters": (("momentum",),)}, "expected pairs of a name and a number, such as"),
         ({"parameters": (("momentum", "much"),)}, "expected pairs of a name and a number, such as"),
         ({"parameters": 3}, "expected pairs of a name and a number, such as"),

@@ -259,11 +259,16 @@ def test_that_training_begins_anew_for_want_of_a_checkpoint_is_said(
 ) -> None:
     jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "whole", resume=True)
     assert not caplog.text
-    shutil.copytree(tmp_path / "whole", tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", resume=True)
-    assert "no checkpoint is left: training begins anew, with epoch 1" in caplog.text
-    assert_the_same(tmp_path / "whole", tmp_path / "run")
+    for others in ((), ("metrics.jsonl",), ("metrics.jsonl", "losses.f32"), ("result.json", "losses.f32")):
+        caplog.clear()
+        shutil.copytree(tmp_path / "whole", tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        for name in others:
+            (tmp_path / "run" / name).unlink()
+        jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path / "run", resume=True)
+        assert "no checkpoint is left: training begins anew, with epoch 1" in caplog.text
+        assert_the_same(tmp_path / "whole", tmp_path / "run")
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_losses_that_are_lost_are_said_and_keep_their_places(

@@ -82,10 +82,17 @@ def test_a_run_whose_settings_are_gone_is_not_said_to_be_somebody_elses(folder: 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_that_holds_runs_is_no_runs_folder(folder: Path, digits: Dataset, resume: bool) -> None:
-    before = sorted(folder.parent.iterdir())
+    before = {*folder.parent.iterdir()}
     with pytest.raises(RunError, match="holds runs in folders of their own: expected a new folder"):
         jaxmlp.fit(EXPERIMENT, digits, workdir=folder.parent, resume=resume)
-    assert {*folder.parent.iterdir()} - {*before} <= {folder.parent / "lock"}
+    assert {*folder.parent.iterdir()} == before
+
+
+def test_a_config_of_something_else_does_not_make_a_folder_of_runs(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    jaxmlp.fit(EXPERIMENT, digits, workdir=tmp_path)
+    assert jaxmlp.load(tmp_path).result is not None
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "checkpoints"])
@@ -178,7 +185,7 @@ def test_inputs_of_any_shape_and_type_are_taken_if_the_features_fit(folder: Path
     [
         (np.array([["seven"] * 20]), "inputs have type <U5: expected real numbers"),
         (np.zeros((1, 20), complex), "inputs have type complex128: expected real numbers"),
-        (np.full((1, 20), None), "inputs have type object: expected real numbers"),
+        (np.full((1, 20), "a", object), "inputs have type object: expected real numbers"),
         (np.ma.masked_equal([[0.5] * 20], 0.5), "inputs have masked places: expected a number in each"),
         ([[0.5] * 20, [0.5]], "inputs are no array .*: expected examples of one shape"),
     ],
@@ -188,6 +195,11 @@ def test_inputs_that_are_no_real_numbers_are_refused(inputs: Any, message: str, 
     for method in (run.outputs, run.predict, run.probabilities):
         with pytest.raises(RunError, match=message):
             method(inputs)
+
+
+def test_numbers_in_an_array_of_objects_are_numbers(folder: Path, digits: Dataset) -> None:
+    run, inputs = jaxmlp.load(folder), digits.test.inputs / np.float32(255)
+    np.testing.assert_array_equal(run.outputs(inputs.astype(object)), run.outputs(inputs))
 
 
 def test_a_run_is_equal_to_itself_alone(folder: Path) -> None:

@@ -133,6 +133,8 @@ def test_a_run_without_validation_has_one_curve() -> None:
     ("losses", "scale"),
     [
         ((1.0, 0.9997), "linear"),
+        ((1.9, 0.55), "linear"),
+        ((4.9, 0.4), "log"),
         ((3.0, 0.2), "log"),
         ((1e3, 1e-9), "log"),
         ((1.0, 0.0), "linear"),
