@@ -129,7 +129,7 @@ class Dataset:
         if classes is not None and (not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1):
             raise DataError(f"{name}: classes is {classes!r}: expected a whole number of 1 or more, or None")
         train_inputs, test_inputs = (
-            _array(given, f"{name}, {part} set: inputs")
+            as_array(given, f"{name}, {part} set: inputs")
             for given, part in ((train_inputs, "training"), (test_inputs, "test"))
         )
         train = _examples(train_inputs, train_targets, f"{name}, training set", classes)
@@ -156,7 +156,8 @@ class Dataset:
         return Dataset(name, train, test, None if classes is None else int(classes), train_inputs.shape[1:])
 
 
-def _array(given: ArrayLike, what: str) -> Numbers:
+def as_array(given: ArrayLike, what: str) -> Numbers:
+    """What is given as an array, or a DataError where it can't be one or has masked places."""
     if np.ma.is_masked(given):
         raise DataError(f"{what} have masked places: expected a number in each; give masked.filled(NUMBER)")
     try:
@@ -170,7 +171,7 @@ def _kind(targets: Numbers) -> str:
 
 
 def _examples(inputs: Numbers, given: ArrayLike, where: str, classes: int | None) -> Examples:
-    targets = _array(given, f"{where}: targets")
+    targets = as_array(given, f"{where}: targets")
     if targets.dtype.kind in "uib" and targets.shape[1:] == (1,):  # labels in a column, as Keras has some
         targets = targets[:, 0]
     for array, what in ((inputs, "inputs"), (targets, "targets")):

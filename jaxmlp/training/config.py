@@ -352,7 +352,7 @@ class Experiment:
             raise ExperimentError(f"not an experiment's settings: {error!r}") from error
 
 
-def refuse_no_experiment(given: object) -> None:
+def refuse_no_experiment(given: object, name: str = "experiment") -> None:
     """Raises an ExperimentError for what is none."""
     if not isinstance(given, Experiment):
-        raise ExperimentError(f"experiment has type {type(given).__name__}: expected a jaxmlp.Experiment")
+        raise ExperimentError(f"{name} has type {type(given).__name__}: expected a jaxmlp.Experiment")

@@ -195,9 +195,9 @@ def divided(experiment: Experiment, dataset: Dataset | None) -> Divided:
 
 
 def warn_of_ranges(experiment: Experiment, dataset: Dataset) -> None:
-    """Logs what is mostly a mistake: numbers that are hardly grey levels, targets that no output can reach, or labels.
+    """Logs what is mostly a mistake: numbers that are hardly grey levels, targets that no output can reach.
 
-    Those, as rows with a single 1, train as labels do, but are scored as numbers.
+    So are labels as rows with a single 1, which are scored as numbers.
     """
     inputs, targets, output = dataset.train.inputs, dataset.train.targets, experiment.network.output
     if inputs.dtype == np.uint8 and not experiment.data.standardize and 0 < inputs.max() < DARK:

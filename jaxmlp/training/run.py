@@ -39,8 +39,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 from numpy.typing import ArrayLike
 
-from jaxmlp.data.dataset import Dataset, Scale, as_inputs
-from jaxmlp.errors import RunError
+from jaxmlp.data.dataset import Dataset, Scale, as_array, as_inputs
+from jaxmlp.errors import DataError, RunError
 from jaxmlp.network import Network, Params, forward, init
 from jaxmlp.training.checkpoints import Saver, Snapshot, flush, newest, path_of, restore
 from jaxmlp.training.config import Experiment
@@ -57,12 +57,10 @@ def outputs_for(params: Params, inputs: Num[Array, "N n_0"], *, network: Network
 
 def as_numbers(given: ArrayLike) -> Num[np.ndarray, "..."]:
     """What is given as an array of real numbers, or a RunError."""
-    if np.ma.is_masked(given):
-        raise RunError("inputs have masked places: expected a number in each; give masked.filled(NUMBER)")
     try:
-        array = np.asarray(given)
-    except ValueError as error:
-        raise RunError(f"inputs are no array ({error}): expected examples of one shape") from error
+        array = as_array(given, "inputs")
+    except DataError as error:
+        raise RunError(str(error)) from error
     if array.dtype == object:  # as of a table whose columns have several types
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             array = array.astype(np.float64)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jaxmlp.data.dataset import Dataset
 from jaxmlp.data.sources import load_data
 from jaxmlp.errors import DivergedError, ExperimentError, JaxmlpError, StoppedError
-from jaxmlp.training.config import Experiment
+from jaxmlp.training.config import Experiment, refuse_no_experiment
 from jaxmlp.training.fit import fit, ignore, load_for, never
 from jaxmlp.training.records import EpochRecord
 from jaxmlp.training.run import Run, flat, is_locked, read
@@ -174,8 +174,7 @@ def sweep(
         )
     experiments = tuple(experiments)
     for i, one in enumerate(experiments):
-        if not isinstance(one, Experiment):
-            raise ExperimentError(f"experiments[{i}] has type {type(one).__name__}: expected a jaxmlp.Experiment")
+        refuse_no_experiment(one, f"experiments[{i}]")
     names, load = names_of(experiments), lru_cache(maxsize=1)(load_data)
 
     def data_of(experiment: Experiment) -> Dataset:

@@ -201,7 +201,6 @@ def test_plain_and_gzipped_folders_give_the_same_arrays(
     assert dataset.shape == (3, 2)
 
 
-@pytest.mark.own_precision
 @settings(max_examples=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=64), dimensions=st.sampled_from([1, 3]), zipped=st.booleans(), magic=st.booleans())
 def test_any_bytes_are_an_array_or_a_data_error(

@@ -162,7 +162,6 @@ SIMPLE = SCALARS | WORDS
 VALUES = SIMPLE | st.lists(SIMPLE, max_size=2) | st.dictionaries(WORDS, SIMPLE, max_size=2)
 
 
-@pytest.mark.own_precision
 @pytest.mark.usefixtures("unchecked")
 @settings(max_examples=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(st.sampled_from([*VALID, None]), st.integers(0, 4), VALUES), max_size=2), whole=VALUES)
