@@ -1,5 +1,6 @@
 """Compiling for the device at hand."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import Any
@@ -26,10 +27,16 @@ ON_ONE_CORE = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
 than it saves: 0.79 of an epoch's time at 784-100-10 in batches of 10 (docs/speed.md)."""
 
 
+def unsaid(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of XLA's options that the variable XLA_FLAGS doesn't have: what a user asks for goes first."""
+    said = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in options.items() if f"--{name}=" not in said}
+
+
 class Program:
     """`jax.jit` of a function that no other jitted one calls; for a CPU, with options such as `CPU_OPTIONS`.
 
-    Which device it is for is asked when it is called: an import starts no backend. `small` says of its arguments
+    An option that the variable XLA_FLAGS has, when the program is made, is as it says there. Which device it is for is asked when it is called: an import starts no backend. `small` says of its arguments
     whether all that it computes is to stay on one core.
     """
 
@@ -41,8 +48,8 @@ class Program:
         **options: Any,
     ) -> None:
         self.small = small
-        self.for_cpu = jax.jit(function, compiler_options={**cpu_options}, **options)
-        self.for_one_core = jax.jit(function, compiler_options={**cpu_options, **ON_ONE_CORE}, **options)
+        self.for_cpu = jax.jit(function, compiler_options=unsaid(cpu_options), **options)
+        self.for_one_core = jax.jit(function, compiler_options=unsaid({**cpu_options, **ON_ONE_CORE}), **options)
         self.for_others = jax.jit(function, **options)
         update_wrapper(self, function)
 

@@ -35,6 +35,7 @@ from jaxmlp.training.epoch import (
     train_epoch,
     train_steps,
 )
+from jaxmlp.training.program import CPU_OPTIONS
 
 NETWORK = Network((20, 6, 3))
 
@@ -171,8 +172,8 @@ def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> Non
     assert "50x20xf32" in program
 
 
-OWN_WAY = {"xla_cpu_use_fusion_emitters": True}
-"""XLA's, and so that of the programs that users get, whatever XLA_FLAGS says; the level is the program's own."""
+OWN_WAY = CPU_OPTIONS | {"xla_cpu_use_fusion_emitters": True}
+"""That of the programs that users get, whatever XLA_FLAGS says."""
 
 
 def lowered_epoch(

@@ -59,9 +59,9 @@ def test_an_import_starts_no_backend() -> None:
     )
 
 
-def options_of(program: str, code: str, folder: Path) -> str:
-    """With what XLA compiles the program of that name, which the code runs."""
-    ran(code, XLA_FLAGS=f"--xla_dump_to={folder} --xla_dump_hlo_module_re=.*{program}.*")
+def options_of(program: str, code: str, folder: Path, flags: str = "") -> str:
+    """With what XLA compiles the program of that name, which the code runs, where XLA_FLAGS has those."""
+    ran(code, XLA_FLAGS=f"--xla_dump_to={folder} --xla_dump_hlo_module_re=.*{program}.* {flags}")
     (options,) = folder.glob(f"*{program}*debug_options")
     return options.read_text()
 
@@ -75,11 +75,19 @@ def test_what_draws_the_first_parameters_is_compiled_the_quicker_way(tmp_path: P
     assert "xla_cpu_use_fusion_emitters: false\n" in options_of("_start", code, tmp_path)
 
 
+TWICE = (
+    "import jax.numpy as jnp\n"
+    "from jaxmlp.training.program import Program\n"
+    "def twice(x): return 2 * x\n"
+    "Program(twice)(jnp.ones(3))"
+)
+
+
 def test_a_program_for_a_cpu_is_compiled_at_level_1(tmp_path: Path) -> None:
-    code = (
-        "import jax.numpy as jnp\n"
-        "from jaxmlp.training.program import Program\n"
-        "def twice(x): return 2 * x\n"
-        "Program(twice)(jnp.ones(3))"
-    )
-    assert "xla_backend_optimization_level: 1\n" in options_of("twice", code, tmp_path)
+    assert "xla_backend_optimization_level: 1\n" in options_of("twice", TWICE, tmp_path)
+
+
+def test_what_a_user_asks_of_xla_goes_first(tmp_path: Path) -> None:
+    options = options_of("twice", TWICE, tmp_path, "--xla_backend_optimization_level=2")
+    assert "xla_backend_optimization_level: 2\n" in options
+    assert "xla_cpu_copy_insertion_use_region_analysis: true\n" in options

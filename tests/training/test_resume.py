@@ -352,9 +352,14 @@ def child(name, saves=None, epochs=None, experiment=experiment):
             if saves is not None:
                 checkpoints.REST = 0
             ended = []
+
+            def report(record):
+                ended.append(record.epoch)
+                if saves is not None:
+                    time.sleep(0.01)  # few epochs pass while one checkpoint is saved: all of them are trained again
+
             jaxmlp.fit(
-                experiment, dataset, workdir=place / name, resume=True,
-                report=lambda record: ended.append(record.epoch),
+                experiment, dataset, workdir=place / name, resume=True, report=report,
                 stop=lambda: ended[-1:] == [epochs] or os.getppid() != parent,  # which may be killed
             )
             status = 0
