@@ -36,7 +36,7 @@ pytestmark = pytest.mark.own_precision
 
 
 def matrices(*shapes: tuple[int, int], dtype: str = "float32") -> list[jax.Array]:
-    return [jax.random.normal(jax.random.key(i), shape, jnp.dtype(dtype)) for i, shape in enumerate(shapes)]
+    return [jnp.asarray(np.random.default_rng(i).normal(size=shape), dtype) for i, shape in enumerate(shapes)]
 
 
 def program(product: object, *shapes: tuple[int, int]) -> str:
@@ -50,17 +50,26 @@ def program(product: object, *shapes: tuple[int, int]) -> str:
 def test_what_is_sent_back_is_the_product_with_the_kernels_transpose(B: int, n_in: int) -> None:
     D, W = matrices((B, WIDE), (n_in, WIDE))
     expected = np.asarray(D) @ np.asarray(W).T
-    np.testing.assert_allclose(sent_back(D, W), expected, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(sent_back(np.asarray(D), np.asarray(W)), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(jax.jit(sent_back)(D, W), expected, rtol=1e-4, atol=1e-3)
 
 
 def assert_kernel_gradient_is_the_sum_of_outer_products(B: int, n_in: int, n_out: int, dtype: str) -> None:
     A, D = matrices((B, n_in), (B, n_out), dtype=dtype)
-    found = kernel_gradient(A, D)
+    found = jax.jit(kernel_gradient)(A, D)
     assert (found.shape, found.dtype) == ((n_in, n_out), A.dtype)
     exact = np.asarray(A, np.float64).T @ np.asarray(D, np.float64)
     np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1e-2, atol=1e-4 if dtype == "float32" else 1)
-    np.testing.assert_array_equal(kernel_gradient(np.asarray(A), np.asarray(D)), found)
+
+
+@pytest.mark.parametrize("turned", [0, 1, PARTS])
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(9, 7, 5), (CROWD, 70, 3), (BRIEF, 3, WIDE)])
+def test_numpys_arrays_are_multiplied_as_jaxs_are_compiled_or_not(B: int, n_in: int, n_out: int, turned: int) -> None:
+    A, W, D = matrices((B, n_in), (n_in, n_out), (B, n_out))
+    for product, sides in ((weighted_sums, (A, W)), (sent_back, (D, W)), (kernel_gradient, (A, D))):
+        found = product(*sides, turned)
+        np.testing.assert_array_equal(product(*map(np.asarray, sides), turned), found)
+        compiled = jax.jit(product, static_argnums=2)(*sides, turned)
+        np.testing.assert_allclose(compiled, found, rtol=1e-4, atol=1e-3)
 
 
 SHAPES = [
@@ -180,10 +189,9 @@ def test_turned_or_not_the_products_are_the_same(B: int, n_in: int, n_out: int, 
         (sent_back, (D, W), exact_D @ exact_W.T),
         (kernel_gradient, (A, D), exact_A.T @ exact_D),
     ):
-        found = product(*sides, turned)
+        found = jax.jit(product, static_argnums=2)(*sides, turned)
         assert (found.shape, found.dtype) == (exact.shape, A.dtype)
         np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1e-2, atol=1e-4 if dtype == "float32" else 1)
-        np.testing.assert_array_equal(product(*map(np.asarray, sides), turned), found)
 
 
 @pytest.mark.parametrize(
