@@ -11,6 +11,8 @@ import pytest
 from jaxmlp import activations, losses
 from jaxmlp.backprop import backpropagate, mean_gradient, passed_back, summed
 
+pytestmark = pytest.mark.own_precision  # it computes nothing
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "backpropagation.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

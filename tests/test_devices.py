@@ -7,6 +7,8 @@ import pytest
 
 from jaxmlp.devices import on_cpu, visible
 
+pytestmark = pytest.mark.own_precision  # it computes nothing
+
 
 def test_the_first_device_is_the_one_that_jax_uses() -> None:
     assert visible()[0] == jax.devices()[0]

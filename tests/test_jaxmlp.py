@@ -10,6 +10,8 @@ import pytest
 
 import jaxmlp
 
+pytestmark = pytest.mark.own_precision  # it imports and reads
+
 
 def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

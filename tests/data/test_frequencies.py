@@ -5,6 +5,8 @@ from scipy.fft import dctn
 from jaxmlp import DataError, Dataset, load_data
 from jaxmlp.data.frequencies import lowest_frequencies, transformed
 
+pytestmark = pytest.mark.own_precision  # it computes nothing
+
 
 @pytest.mark.parametrize("shape", [(28, 28), (10, 17)])
 def test_they_are_the_first_of_the_cosine_transform_without_the_mean(shape: tuple[int, int]) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from jaxmlp import DataError, load_data
 
+pytestmark = pytest.mark.own_precision  # it computes nothing
+
 
 @pytest.mark.parametrize(
     "source",

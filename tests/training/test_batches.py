@@ -16,6 +16,8 @@ from jaxmlp.training import batches, fit
 from jaxmlp.training.batches import Batches, Feed, Ordered, batch_of, order_of, shape_of
 from jaxmlp.training.epoch import Recipe, initial_state, train_steps
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 
 @given(
     seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 10**6), count=st.integers(1, 400), batch=st.integers(1, 500)

@@ -162,6 +162,7 @@ def test_parameters_that_are_not_finite_are_noticed(digits: Dataset) -> None:
     assert not bool(trained.sound)
 
 
+@pytest.mark.own_precision
 def test_images_stay_bytes_until_the_step_that_uses_them(digits: Dataset) -> None:
     order = jax.device_put(order_of(0, 1, 203, 50))
     batches, part = in_order(on_device(digits.train), order), Part.of(0, 5, seed=0, number=0, total=203)
@@ -235,6 +236,7 @@ def costs_of_a_step(sizes: tuple[int, ...], batch: int) -> tuple[Costs, Costs]:
     return manual, auto
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("sizes", "batch"), [((784, 10), 16), ((784, 100, 10), 32), ((784, 16, 16, 10), 16)])
 def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(
     sizes: tuple[int, ...], batch: int
@@ -247,6 +249,7 @@ def test_a_step_is_few_products_and_kernels_and_by_hand_no_more_but_transposes(
     assert manual.operations <= 1.01 * auto.operations
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("sizes", "batch"), [((784, 10), 32), ((784, 100, 10), 512), ((784, 16, 16, 10), 32), ((784, 30, 10), 32)]
 )
@@ -259,6 +262,7 @@ def test_a_turned_step_of_a_whole_batch_has_at_most_a_kernel_more_a_hidden_layer
     assert manual.operations <= 1.01 * auto.operations
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 @pytest.mark.parametrize(
     ("sizes", "batch"), [((784, 64, 64, 10), 32), ((784, 300, 300, 10), 128), ((784, 300, 10), 1024)]
@@ -268,6 +272,7 @@ def test_a_step_updates_matrices_where_they_are(sizes: tuple[int, ...], batch: i
     assert not re.findall(r"= f32\[\d+,\d+\]\S* copy\(", loop_of(compiled))
 
 
+@pytest.mark.own_precision
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="measured where XLA has YNNPACK")
 @pytest.mark.parametrize(
     ("sizes", "batch"),
@@ -291,6 +296,7 @@ def test_a_small_step_wakes_no_second_core(sizes: tuple[int, ...], batch: int) -
     assert "ynn" in loop
 
 
+@pytest.mark.own_precision
 def test_a_step_by_hand_stays_on_one_core_in_parts_of_its_batch() -> None:
     by_hand, auto = (Recipe(Network((784, 30, 10)), SGD, gradient) for gradient in ("manual", "auto"))
     assert [recipe.small(64) for recipe in (by_hand, auto)] == [True, True]
@@ -301,6 +307,7 @@ def test_a_step_by_hand_stays_on_one_core_in_parts_of_its_batch() -> None:
     assert products == 2 + 1 + 1 + 2 + 1  # forward, back, and the gradient's; the first layer's in two parts
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(("dropout", "distort"), [(0.2, Distort()), (0.0, Distort(shift=1.0))])
 def test_inputs_that_a_step_draws_are_not_drawn_for_each_part_of_a_batch(dropout: float, distort: Distort) -> None:
     network = Network((784, 30, 10), input_dropout=dropout)
@@ -315,12 +322,14 @@ def test_inputs_that_a_step_draws_are_not_drawn_for_each_part_of_a_batch(dropout
     assert not recipe.small(128)
 
 
+@pytest.mark.own_precision
 def test_distortions_have_all_cores() -> None:
     recipe = Recipe(Network((784, 16, 10)), SGD)
     assert recipe.small(10)
     assert not dataclasses.replace(recipe, distort=Distort(0.1)).small(10)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("sizes", "batch"), [((784, 100, 10), 1024), ((784, 512, 512, 10), 1024), ((784, 30, 20, 10), 32)]
 )
@@ -333,6 +342,7 @@ def test_all_that_lies_between_the_turned_products_of_a_step_is_turned_too(sizes
     assert {shape for shape in shapes if shape[0] == batch} <= {(batch, sizes[0]), (batch, sizes[-1])}
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("sizes", "batch"), [((784, 300, 10), 1024), ((784, 512, 512, 10), 1024), ((256, 128, 10), 512)]
 )
@@ -346,6 +356,7 @@ def test_a_turned_step_holds_every_matrix_so_that_none_is_transposed_for_its_for
     train_steps.for_cpu.clear_cache()
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("gradient", ["manual", "auto"])
 @pytest.mark.parametrize("batch", [SEVERAL, 1024])
 def test_steps_on_all_cores_gather_their_examples_and_a_batch_of_them_is_one_kernel(batch: int, gradient: str) -> None:
@@ -357,6 +368,7 @@ def test_steps_on_all_cores_gather_their_examples_and_a_batch_of_them_is_one_ker
     assert not re.findall(rf"= u8\[{batch},784\]", loop)  # nor a batch's rows written as bytes first
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("sizes", "batch", "distort", "gathers"),
     [
@@ -377,6 +389,7 @@ def test_examples_are_put_in_order_ahead_where_a_core_would_idle(
     assert recipe.gathers(batch)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("units", [1024, WIDE - 1, WIDE])
 @pytest.mark.parametrize("batch", [2, SHORT - 1, SHORT])
 def test_small_batches_are_transposed_in_memory_where_the_layer_is_wide(units: int, batch: int) -> None:
@@ -384,6 +397,7 @@ def test_small_batches_are_transposed_in_memory_where_the_layer_is_wide(units: i
     assert ("optimization_barrier" in program) == (units == WIDE and batch < SHORT)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("ends", [(WIDE, WIDE), (WIDE - 1, WIDE), (LONG * WIDE, WIDE)])
 @pytest.mark.parametrize("batch", [2, BRIEF, BRIEF + 1])
 def test_a_wide_kernel_is_read_along_its_rows_where_the_batch_is_small(ends: tuple[int, int], batch: int) -> None:
@@ -392,6 +406,7 @@ def test_a_wide_kernel_is_read_along_its_rows_where_the_batch_is_small(ends: tup
     assert (f"{ends[0]}x{batch}" in products) == (ends == (WIDE, WIDE) and batch <= BRIEF)
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize(
     "sizes", [(784, 512, 300, 10), (784, 1024, 1024, 10), (784, 500, 500, 10), (784, 512, 100, 10)]
 )
@@ -402,6 +417,7 @@ def test_columns_that_share_few_places_of_the_cache_are_apart(sizes: tuple[int, 
     assert program.count(f"tensor<{sizes[1] + 16}x{batch}xf32>, tensor<{batch}x{sizes[2]}xf32>) ->") == hidden
 
 
+@pytest.mark.own_precision
 def test_an_epochs_scratch_memory_grows_with_its_indices_alone() -> None:
     programs = (lowered_epoch((784, 16, 16, 10), "manual", steps).compile(OWN_WAY) for steps in (10, 110))
     short, long = (program.memory_analysis() for program in programs)

@@ -10,6 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from jaxmlp.training.events import POINTS, Events
 from jaxmlp.training.records import EpochRecord
 
+pytestmark = pytest.mark.own_precision  # it computes nothing
+
 
 def record(epoch: int) -> EpochRecord:
     return EpochRecord(epoch, 1 / epoch, 2 / epoch, 0.5 + epoch / 10, 0.1, 1e4)

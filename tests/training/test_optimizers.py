@@ -83,6 +83,7 @@ def little_compiled() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.mark.own_precision
 @pytest.mark.usefixtures("optax_promotes", "little_compiled")
 @pytest.mark.parametrize("name", known())
 def test_every_optimizer_trains_as_in_a_plain_loop_of_optaxs(name: str, digits: Dataset) -> None:
@@ -277,6 +278,7 @@ def test_the_state_is_the_same_however_long_the_schedule(optimizer: Optimizer) -
         assert jax.tree.leaves(states[0]) == jax.tree.leaves(states[1])
 
 
+@pytest.mark.own_precision
 @pytest.mark.usefixtures("optax_promotes")
 def test_a_run_follows_its_schedule(digits: Dataset) -> None:
     """A step goes on by the rate of its number, also in later epochs."""
@@ -349,6 +351,7 @@ def test_units_incoming_weights_are_scaled_down_to_the_norm_and_small_ones_left_
     np.testing.assert_array_equal(layer.bias, np.full(4, 1e6))
 
 
+@pytest.mark.own_precision
 @pytest.mark.parametrize("sizes", [(20, 4, 3), (20, 64, 8, 3)])
 def test_the_norm_holds_after_every_step(sizes: tuple[int, ...], digits: Dataset) -> None:
     experiment = Experiment(Network(sizes), Data(validation=0), Optimizer("sgd", 5.0, max_norm=0.8))

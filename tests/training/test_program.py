@@ -9,6 +9,8 @@ import pytest
 
 from jaxmlp.training.program import Program
 
+pytestmark = pytest.mark.own_precision  # each array's type is given
+
 
 def twice(x: jnp.ndarray, *, plus: int) -> jnp.ndarray:
     return 2 * x + plus

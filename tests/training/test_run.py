@@ -15,6 +15,8 @@ from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, RunError, Trai
 from jaxmlp.training.epoch import mean_loss
 from jaxmlp.training.run import read_losses, write_whole
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 EXPERIMENT = Experiment(
     Network((20, 8, 3)), Data(validation=40), Optimizer(learning_rate=2.0), Train(epochs=3, batch_size=16)
 )
