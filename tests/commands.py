@@ -1,15 +1,42 @@
-"""The command in a process that has been forked."""
+"""The command in a process that has been forked, where all that it takes has been imported."""
 
+import multiprocessing
 import os
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxmlp.cli import main
 
+PRELOADED = ["jaxmlp.training.fit", "jaxmlp.training.sweeps", "orbax.checkpoint", "tensorboardX", "tyro"]
 
-def run_at(place: Path, arguments: tuple[str, ...]) -> None:
-    """Runs the command in a folder, which is to have its standard error as a file, and ends the process."""
+
+class Ended(NamedTuple):
+    """What a command left."""
+
+    returncode: int | None
+    stdout: str
+    stderr: str
+
+
+def forked_command(place: Path, *arguments: str) -> Ended:
+    """Runs the command in a folder, in a process of its own that was forked before JAX had started anything."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(PRELOADED)
+    with tempfile.TemporaryDirectory() as said:
+        streams = [Path(said, name) for name in ("stdout", "stderr")]
+        process = server.Process(target=run_at, args=(place, arguments, streams, {**os.environ}))
+        process.start()
+        process.join(60)
+        process.kill()
+        return Ended(process.exitcode, *(stream.read_text() for stream in streams))
+
+
+def run_at(place: Path, arguments: tuple[str, ...], streams: list[Path], environment: dict[str, str]) -> None:
     os.chdir(place)
-    with Path("stderr").open("wb") as errors, Path(os.devnull).open("wb") as nowhere:
-        os.dup2(errors.fileno(), 2)
-        os.dup2(nowhere.fileno(), 1)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(streams, start=1):
+        with stream.open("wb") as file:
+            os.dup2(file.fileno(), number)
     raise SystemExit(main(arguments))

@@ -4,6 +4,7 @@ Each fault names the cause that the check should give, as a part of its text; No
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -66,6 +67,7 @@ def right_share(batch: Batch) -> Array:
     return batch.weights / jnp.sum(batch.weights)
 
 
+@cache
 def example(
     dtype: jnp.dtype, ragged: bool, network: Network = NETWORK, examples: int = EXAMPLES
 ) -> tuple[Params, Batch]:

@@ -1,7 +1,6 @@
 """The command as a person meets it: in a process of its own."""
 
 import json
-import multiprocessing
 import os
 import pty
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_at
+from commands import forked_command
 
 import jaxmlp
 
@@ -65,23 +64,12 @@ def place(idx_folder: Callable[..., Path]) -> Path:
     return folder
 
 
-def jaxmlp_command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def separate_command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], cwd=place, capture_output=True, text=True, check=False, timeout=60)
 
 
-def forked_command(place: Path, *arguments: str) -> tuple[int | None, str]:
-    """The exit status and the errors of a command in a process of its own, forked where all has been imported."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["jaxmlp.training.fit", "jaxmlp.training.sweeps", "orbax.checkpoint", "tyro"])
-    process = server.Process(target=run_at, args=(place, arguments))
-    process.start()
-    process.join(60)
-    process.kill()
-    return process.exitcode, (place / "stderr").read_text()
-
-
 def test_training_prints_lines_and_a_table_and_leaves_a_run(place: Path) -> None:
-    end = jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", "--train.epochs", "4", "--train.seed=5")
+    end = separate_command(place, "train", "small.py", "--workdir", "runs/a", "--train.epochs", "4", "--train.seed=5")
     assert (end.returncode, end.stderr) == (0, "")
     lines = end.stdout.splitlines()
     assert lines[0] == "6-5-4, sigmoid hidden, sigmoid output, squared_error: 59 parameters"
@@ -96,12 +84,12 @@ def test_training_prints_lines_and_a_table_and_leaves_a_run(place: Path) -> None
 
 def test_without_a_workdir_every_run_gets_a_folder_of_its_own(place: Path) -> None:
     for _ in range(2):
-        assert jaxmlp_command(place, "train", "small.py").returncode == 0
+        assert forked_command(place, "train", "small.py").returncode == 0
     assert sorted(path.name for path in (place / "runs").iterdir()) == ["small", "small-2"]
 
 
 def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path) -> None:
-    end = jaxmlp_command(place, "train", "small.py", "--help")
+    end = separate_command(place, "train", "small.py", "--help")
     assert end.returncode == 0
     text = " ".join(end.stdout.replace("│", " ").split())
     assert "A small network on a small data set." in text
@@ -114,12 +102,12 @@ def test_help_lists_every_field_with_its_meaning_and_the_files_value(place: Path
 def test_help_shows_the_command_that_was_asked_about(place: Path) -> None:
     about = "Small.\n\n    jaxmlp train small.py\n"
     (place / "small.py").write_text(EXPERIMENT.replace("A small network on a small data set.", about))
-    end = jaxmlp_command(place, "check", "small.py", "--help")
+    end = forked_command(place, "check", "small.py", "--help")
     assert ("jaxmlp check small.py\n" in end.stdout, "jaxmlp train" in end.stdout) == (True, False)
 
 
 def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> None:
-    end = jaxmlp_command(place, "compare", "small.py", "--workdir", "both", "--train.epochs", "2")
+    end = forked_command(place, "compare", "small.py", "--workdir", "both", "--train.epochs", "2")
     assert (end.returncode, end.stderr) == (0, "")
     assert "drift of [1].kernel" in end.stdout
     data = json.loads((place / "both" / "comparison.json").read_text())
@@ -128,7 +116,7 @@ def test_comparing_prints_a_table_and_leaves_data_and_a_plot(place: Path) -> Non
 
 
 def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(place: Path) -> None:
-    end = jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "2")
+    end = forked_command(place, "sweep", "seeds.py", "--train.epochs", "2")
     assert (end.returncode, end.stderr) == (0, "")
     assert re.findall(r"^(\d)/3  seed=(\d)  validation .* %  test .* %  \d s$", end.stdout, re.MULTILINE) == [
         ("1", "0"),
@@ -142,18 +130,18 @@ def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(pla
     ]
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     before = [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)]
-    assert jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "2").returncode == 0
+    assert forked_command(place, "sweep", "seeds.py", "--train.epochs", "2").returncode == 0
     assert [(folder / f"seed={seed}" / "result.json").stat().st_mtime_ns for seed in range(3)] == before
-    listed = jaxmlp_command(place, "runs", "runs/seeds-sweep").stdout
+    listed = forked_command(place, "runs", "runs/seeds-sweep").stdout
     assert all(f"seed={seed}" in listed for seed in range(3))
-    shown = jaxmlp_command(place, "show", "runs/seeds-sweep")
+    shown = forked_command(place, "show", "runs/seeds-sweep")
     assert (shown.returncode, shown.stderr) == (
         2,
         "jaxmlp: runs/seeds-sweep: holds runs, which `jaxmlp runs runs/seeds-sweep` lists, and is none: expected the "
         "folder of a run\n",
     )
-    assert "│ seed=1 │" in jaxmlp_command(place, "runs", "runs/seeds-sweep/seed=1").stdout
-    other = jaxmlp_command(place, "sweep", "seeds.py", "--train.epochs", "3")
+    assert "│ seed=1 │" in forked_command(place, "runs", "runs/seeds-sweep/seed=1").stdout
+    other = forked_command(place, "sweep", "seeds.py", "--train.epochs", "3")
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert (
         "runs/seeds-sweep/seed=0: train.epochs was 2, and is 3: expected the settings that the run began"
@@ -162,13 +150,13 @@ def test_a_sweep_trains_its_runs_and_draws_them_and_once_more_trains_nothing(pla
 
 
 def test_a_sweeps_help_says_what_it_sets_itself(place: Path) -> None:
-    text = " ".join(jaxmlp_command(place, "sweep", "seeds.py", "--help").stdout.split())
+    text = " ".join(forked_command(place, "sweep", "seeds.py", "--help").stdout.split())
     assert "The runs of its sweep, 3, are the experiment below, but differ in train.seed." in text
 
 
 def test_a_sweep_that_is_refused_says_nothing_else(place: Path) -> None:
     (place / "twice.py").write_text(EXPERIMENT + "\n\ndef sweep(experiment):\n    return [experiment, experiment]\n")
-    end = jaxmlp_command(place, "sweep", "twice.py")
+    end = forked_command(place, "sweep", "twice.py")
     assert (end.returncode, end.stdout) == (2, "")
     assert end.stderr == "jaxmlp: of the sweep's experiments, [0] and [1] are the same: expected different settings\n"
 
@@ -184,7 +172,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(place: Path) -> None
     assert process.returncode == 130
     where = "(after run 1/3 seed=0|in run 2/3 seed=1)"  # the signal may come before the second begins
     assert re.search(rf"^jaxmlp: interrupted {where}; the same command goes on from there$", errors, re.MULTILINE)
-    end = jaxmlp_command(place, *command)
+    end = forked_command(place, *command)
     assert (end.returncode, end.stdout.count("/3  seed=")) == (0, 3)
     assert re.search(r"^1/3  seed=0 .*  had ended before$", end.stdout, re.MULTILINE)
     assert re.search(r"^3/3  seed=2 .*  \d+ s$", end.stdout, re.MULTILINE)
@@ -205,14 +193,14 @@ def test_a_sweep_of_short_runs_stops_between_them(place: Path) -> None:
 def test_a_sweep_whose_runs_all_diverge_says_so(place: Path) -> None:
     wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
     for _ in range(2):  # the second time none is trained again
-        end = jaxmlp_command(place, "sweep", "seeds.py", *wild)
+        end = forked_command(place, "sweep", "seeds.py", *wild)
         assert (end.returncode, end.stdout.count("  training diverged in epoch 1, at step ")) == (1, 3)
         assert end.stderr == "jaxmlp: all 3 runs diverged: there is nothing to draw\n"
     assert not (place / "runs" / "seeds-sweep" / "sweep.png").exists()
 
 
 def test_checking_passes_and_keeps_the_reports(place: Path) -> None:
-    end = jaxmlp_command(place, "check", "small.py", "--json", "report.json")
+    end = forked_command(place, "check", "small.py", "--json", "report.json")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.endswith("4 of 4 checks passed\n")
     assert end.stdout.count("finite diff.: from finite differences") == 1  # the columns are explained, once
@@ -320,7 +308,7 @@ def test_what_a_person_can_get_wrong_is_one_clear_line(arguments: list[str], mes
     (place / "used").mkdir()
     (place / "used" / "config.json").write_text("{}")
     (place / "used" / "result.json").write_text("{}")
-    status, errors = forked_command(place, *arguments)
+    status, _, errors = forked_command(place, *arguments)
     assert status == 2
     assert errors.count("\n") == 1, errors
     assert message in errors
@@ -354,7 +342,7 @@ atexit.register(lambda: print("an exit function"))  # into a pipe, which is writ
     apart = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert {*apart.stdout.splitlines()} == {"an exit function", "taken apart"}
     (place / "late.py").write_text(EXPERIMENT + code)
-    end = jaxmlp_command(place, "train", "late.py")
+    end = separate_command(place, "train", "late.py")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.endswith("an exit function\n")
     assert "taken apart" not in end.stdout
@@ -362,7 +350,7 @@ atexit.register(lambda: print("an exit function"))  # into a pipe, which is writ
 
 def test_divergence_is_one_clear_line_and_status_1(place: Path) -> None:
     wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
-    end = jaxmlp_command(place, "train", "small.py", *wild)
+    end = forked_command(place, "train", "small.py", *wild)
     assert end.returncode == 1
     assert re.fullmatch(r"jaxmlp: training diverged in epoch 1, at step \d of 3: .*\n", end.stderr)
 
@@ -371,9 +359,9 @@ def test_a_run_that_diverges_in_its_last_step_is_no_success(place: Path) -> None
     wild = ["--network.output", "identity", "--network.activation", "relu", "--optimizer.learning-rate", "1e30"]
     once = ["--train.epochs", "1", "--train.batch-size", "7"]
     for validation, which in (("2", "the validation loss"), ("0", "the test loss")):
-        end = jaxmlp_command(place, "train", "small.py", *wild, *once, "--data.validation", validation)
+        end = forked_command(place, "train", "small.py", *wild, *once, "--data.validation", validation)
         assert (end.returncode, which in end.stderr) == (1, True), end.stderr
-    end = jaxmlp_command(place, "compare", "small.py", *wild)
+    end = forked_command(place, "compare", "small.py", *wild)
     assert end.returncode == 1
     assert re.fullmatch(r"jaxmlp: training diverged in epoch \d: .*\n", end.stderr)
 
@@ -394,12 +382,12 @@ def test_data_lists_what_is_there_and_draws_what_is_named(place: Path, monkeypat
     monkeypatch.setenv("TFDS_DATA_DIR", str(place / "standard"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    end = jaxmlp_command(place, "data")
+    end = forked_command(place, "data")
     assert (end.returncode, end.stderr) == (0, "")
     assert re.search(r"mnist .* 60,000 .* 10,000 .* 28 x 28 .* 10 .* 11.3 MB .* the package", end.stdout)
     assert end.stdout.endswith(f"TFDS: {place / 'standard'}\nthe cache: {place / 'cache' / 'jaxmlp' / 'tfds'}\n")
     for arguments, file in ((["idx:data"], "data-2.png"), (["--png", "made/x.png"], "made/x.png")):
-        end = jaxmlp_command(place, "data", "idx:data", *arguments)
+        end = forked_command(place, "data", "idx:data", *arguments)
         assert (end.returncode, end.stderr) == (0, "")
         assert end.stdout.endswith(f"{file} shows its first images\n")
         assert (place / file).read_bytes().startswith(b"\x89PNG")
@@ -407,10 +395,10 @@ def test_data_lists_what_is_there_and_draws_what_is_named(place: Path, monkeypat
 
 
 def test_data_says_why_nothing_is_drawn(place: Path) -> None:
-    end = jaxmlp_command(place, "data", "dct:mnist")
+    end = forked_command(place, "data", "dct:mnist")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.endswith("an example is 99 numbers, no image: none is drawn\n")
-    end = jaxmlp_command(place, "data", "dct:mnist", "--png", "x.png")
+    end = forked_command(place, "data", "dct:mnist", "--png", "x.png")
     assert end.returncode == 2
     assert "--png is x.png, but an example is 99 numbers, no image: expected a SOURCE of images" in end.stderr
     assert not [*place.glob("*.png")]
@@ -506,16 +494,16 @@ def test_output_that_nobody_reads_ends_the_command_in_silence(arguments: list[st
 
 def test_diagnosis_says_what_stands_out_and_draws_it(place: Path) -> None:
     quantities = ("--record.quantities", "loss", "noise_scale", "example_losses")
-    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", *quantities).returncode == 0
-    end = jaxmlp_command(place, "diagnose", "runs/a")
+    assert forked_command(place, "train", "small.py", "--workdir", "runs/a", *quantities).returncode == 0
+    end = forked_command(place, "diagnose", "runs/a")
     assert (end.returncode, end.stderr) == (0, "")
     assert end.stdout.splitlines()[-1] == "runs/a/diagnosis.png shows it"
     assert (place / "runs" / "a" / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_diagnosis_of_a_run_that_recorded_nothing_says_what_to_record(place: Path) -> None:
-    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a").returncode == 0
-    end = jaxmlp_command(place, "diagnose", "runs/a")
+    assert forked_command(place, "train", "small.py", "--workdir", "runs/a").returncode == 0
+    end = forked_command(place, "diagnose", "runs/a")
     assert (end.returncode, end.stdout) == (2, "")
     assert re.fullmatch(
         r"jaxmlp: runs/a: the run recorded nothing: expected .*--record.quantities noise_scale .*\n", end.stderr
@@ -544,7 +532,7 @@ def test_the_garbage_collector_is_left_as_it_was(arguments: list[str]) -> None:
 
 def test_a_terminated_run_saves_and_ends_with_143_and_resumes(place: Path) -> None:
     train = ["train", "small.py", "--train.epochs", "500"]
-    assert jaxmlp_command(place, *train, "--workdir", "whole").returncode == 0
+    assert forked_command(place, *train, "--workdir", "whole").returncode == 0
     begun = False
     for how in (signal.SIGTERM, signal.SIGINT):
         with subprocess.Popen(
@@ -560,7 +548,7 @@ def test_a_terminated_run_saves_and_ends_with_143_and_resumes(place: Path) -> No
         assert re.fullmatch(r"jaxmlp: interrupted after \d+ of 500 epochs.*; broken keeps .*--resume.*", interrupted)
         assert [bool(re.fullmatch(r"jaxmlp: broken: going on in .*", line)) for line in before] == [True] * begun
         begun = True
-    assert jaxmlp_command(place, *train, "--workdir", "broken", "--resume").returncode == 0
+    assert forked_command(place, *train, "--workdir", "broken", "--resume").returncode == 0
     whole, broken = (jaxmlp.load(place / name) for name in ("whole", "broken"))
     assert [record.train_loss for record in whole.history] == [record.train_loss for record in broken.history]
     for ours, theirs in zip(whole.params, broken.params, strict=True):
@@ -570,22 +558,22 @@ def test_a_terminated_run_saves_and_ends_with_143_and_resumes(place: Path) -> No
 def test_runs_are_listed_with_what_differs_and_one_is_shown_with_its_curves(place: Path) -> None:
     for rate in ("0.5", "0.25"):
         train = ["train", "small.py", "--workdir", f"runs/rate {rate}", "--optimizer.learning-rate", rate]
-        assert jaxmlp_command(place, *train).returncode == 0
+        assert forked_command(place, *train).returncode == 0
     (place / "runs" / "broken").mkdir()
     (place / "runs" / "broken" / "config.json").write_text("{")
-    end = jaxmlp_command(place, "runs")
+    end = forked_command(place, "runs")
     assert end.returncode == 0
     assert re.fullmatch(r"jaxmlp: runs/broken/config.json: the run can't be read: .*\n", end.stderr)
     for shown in ("learning_rate", "finished", "0.25", "test"):
         assert shown in end.stdout
     assert "train.seed" not in end.stdout
-    end = jaxmlp_command(place, "show", "runs/rate 0.5")
+    end = forked_command(place, "show", "runs/rate 0.5")
     assert (end.returncode, end.stderr) == (0, "")
     for shown in ("network.sizes", "6 5 4", "best epoch", "training", "validation", "curves.png shows them"):
         assert shown in end.stdout
     assert (place / "runs" / "rate 0.5" / "curves.png").read_bytes().startswith(b"\x89PNG")
     for arguments, message in ((["runs", "nowhere"], "no such folder"), (["show", "runs"], "expected the folder of a")):
-        end = jaxmlp_command(place, *arguments)
+        end = forked_command(place, *arguments)
         assert (end.returncode, end.stderr.count("\n")) == (2, 1)
         assert message in end.stderr
 
@@ -598,7 +586,7 @@ def test_two_runs_that_start_at_once_have_folders_of_their_own(place: Path) -> N
 
 def test_an_empty_workdir_is_refused(place: Path) -> None:
     before = {*place.iterdir(), place / "__pycache__"}
-    end = jaxmlp_command(place, "train", "small.py", "--workdir", "")
+    end = forked_command(place, "train", "small.py", "--workdir", "")
     assert (end.returncode, end.stderr) == (
         2,
         "jaxmlp: --workdir is empty: expected a folder's name, or no --workdir\n",
@@ -616,18 +604,18 @@ def test_an_empty_workdir_is_refused(place: Path) -> None:
 def test_a_tilde_is_the_home_folder(place: Path, given: list[str], made: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
-    assert jaxmlp_command(place, *given).returncode == 0
+    assert forked_command(place, *given).returncode == 0
     assert (place / "home" / made).exists()
     assert not (place / "~").exists()
 
 
 def test_a_run_says_why_it_ended_and_from_where_it_goes_on(place: Path) -> None:
     diverges = ["--optimizer.learning-rate", "1e30", "--network.activation", "relu", "--network.output", "identity"]
-    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/a", *diverges).returncode == 1
+    assert forked_command(place, "train", "small.py", "--workdir", "runs/a", *diverges).returncode == 1
     for command in (["runs"], ["show", "runs/a"]):
-        assert "diverged" in jaxmlp_command(place, *command).stdout
-    assert jaxmlp_command(place, "train", "small.py", "--workdir", "runs/b").returncode == 0
-    end = jaxmlp_command(place, "train", "small.py", "--workdir", "runs/b", "--resume")
+        assert "diverged" in forked_command(place, *command).stdout
+    assert forked_command(place, "train", "small.py", "--workdir", "runs/b").returncode == 0
+    end = forked_command(place, "train", "small.py", "--workdir", "runs/b", "--resume")
     assert (end.returncode, end.stderr) == (0, "jaxmlp: runs/b: this run has ended: there is nothing to train\n")
 
 
@@ -635,15 +623,15 @@ def test_a_folder_of_any_name_is_trained_in_listed_and_shown(place: Path) -> Non
     names = ("a[/b]", "[red]x", "$\\foo$", "日本")
     for name in names:
         for command in (["train", "small.py", "--workdir"], ["show"]):
-            end = jaxmlp_command(place, *command, f"runs/{name}")
+            end = forked_command(place, *command, f"runs/{name}")
             assert (end.returncode, end.stderr) == (0, "")
             assert name in end.stdout
-    end = jaxmlp_command(place, "runs")
+    end = forked_command(place, "runs")
     assert (end.returncode, end.stderr) == (0, "")
     assert all(name in end.stdout for name in names)
 
 
 def test_a_folder_whose_name_can_not_be_printed_is_refused(place: Path) -> None:
-    end = jaxmlp_command(place, "train", "small.py", "--workdir", os.fsdecode(b"q\xfe"))
+    end = forked_command(place, "train", "small.py", "--workdir", os.fsdecode(b"q\xfe"))
     assert (end.returncode, end.stdout) == (2, "")
     assert end.stderr == "jaxmlp: --workdir is 'q\\udcfe': expected a name of characters that can be printed\n"

@@ -97,6 +97,13 @@ def test_init_has_variance_gain_over_inputs_behind_a_hidden_layer(activation: st
     np.testing.assert_allclose(second.kernel.var() * 300, gain, rtol=0.02)
 
 
+LECUN, HE = (
+    jax.jit(maker, static_argnums=(1, 2))
+    for maker in (jax.nn.initializers.lecun_normal(), jax.nn.initializers.he_normal())
+)
+
+
+@pytest.mark.own_precision
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
@@ -104,11 +111,11 @@ def test_init_has_variance_gain_over_inputs_behind_a_hidden_layer(activation: st
 def test_init_is_jaxs_to_the_last_bit_however_many_layers_share_a_draw(
     sizes: tuple[int, ...], activation: ActivationName, dtype: str, impl: str
 ) -> None:
-    key, network, makers = jax.random.key(3, impl=impl), Network(sizes, activation), jax.nn.initializers
+    key, network = jax.random.key(3, impl=impl), Network(sizes, activation)
     params = jax.jit(jaxmlp.init, static_argnums=(1, 2))(key, network, jnp.dtype(dtype))
     for l, (own, layer) in enumerate(zip(jax.random.split(key, len(params)), params, strict=True)):
-        maker = makers.he_normal() if l and activation == "relu" else makers.lecun_normal()
-        alone = jax.jit(maker, static_argnums=(1, 2))(own, layer.kernel.shape, jnp.dtype(dtype))
+        maker = HE if l and activation == "relu" else LECUN
+        alone = maker(own, layer.kernel.shape, jnp.dtype(dtype))
         np.testing.assert_array_equal(layer.kernel, alone)
 
 

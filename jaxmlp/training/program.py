@@ -36,8 +36,9 @@ def unsaid(options: Mapping[str, Any]) -> dict[str, Any]:
 class Program:
     """`jax.jit` of a function that no other jitted one calls; for a CPU, with options such as `CPU_OPTIONS`.
 
-    An option that the variable XLA_FLAGS has, when the program is made, is as it says there. Which device it is for is asked when it is called: an import starts no backend. `small` says of its arguments
-    whether all that it computes is to stay on one core.
+    An option that the variable XLA_FLAGS has, when the program is made, is as it says there. Which device it is for is
+    asked when it is called: an import starts no backend. `small` says of its arguments whether all that it computes is
+    to stay on one core.
     """
 
     def __init__(
