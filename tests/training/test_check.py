@@ -10,6 +10,8 @@ from jaxmlp.training import check
 from jaxmlp.training.check import check_experiment
 from jaxmlp.training.config import Schedule
 
+pytestmark = pytest.mark.own_precision  # an experiment is checked in both
+
 EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(batch_size=16))
 
 

@@ -10,6 +10,8 @@ from jaxmlp import Data, Dataset, DivergedError, Experiment, Network, Optimizer,
 from jaxmlp.training import epoch
 from jaxmlp.training.compare import TURNS, compare, distance
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 EXPERIMENT = Experiment(Network((20, 6, 3)), Data(validation=40), train=Train(epochs=3, batch_size=16, seed=5))
 
 

@@ -29,6 +29,8 @@ from jaxmlp.training.privacy import (
     steps_of_epoch,
 )
 
+pytestmark = pytest.mark.own_precision  # training is in float32
+
 NETWORK = Network((4, 3, 2), "tanh", "softmax", "cross_entropy")
 PRIVATE = Experiment(
     Network((20, 8, 3), "tanh", "softmax", "cross_entropy"),
@@ -66,7 +68,6 @@ def flat(tree: object) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.own_precision
 def test_without_noise_it_is_the_sum_of_gradients_clipped_one_by_one_over_the_expected_batch() -> None:
     with jax.enable_x64(True):
         batch, params = batch_of(13), params_of(jnp.float64)
@@ -79,7 +80,6 @@ def test_without_noise_it_is_the_sum_of_gradients_clipped_one_by_one_over_the_ex
         np.testing.assert_allclose(blurred(batch, sigma=0.0, clip=1.25), expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.own_precision
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), clip=st.floats(0.01, 10), size=st.floats(0.01, 100))
 def test_one_example_more_moves_the_sum_by_the_clip_at_most(seed: int, clip: float, size: float) -> None:
@@ -91,7 +91,6 @@ def test_one_example_more_moves_the_sum_by_the_clip_at_most(seed: int, clip: flo
         assert 0 < np.linalg.norm(sums[1] - sums[0]) <= clip * (1 + 1e-9)
 
 
-@pytest.mark.own_precision
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e20, 3e38])
 def test_no_example_whatever_its_numbers_moves_the_private_gradient_by_more_than_the_clip(bad: float) -> None:
     batch = batch_of(6)._replace(weights=jnp.asarray([1.0, 1, 1, 1, 1, 0]))
@@ -100,7 +99,6 @@ def test_no_example_whatever_its_numbers_moves_the_private_gradient_by_more_than
     assert np.linalg.norm(apart) <= 0.5 / 8 * (1 + 1e-5)
 
 
-@pytest.mark.own_precision
 @pytest.mark.parametrize("bad", [1e20, 3e38])
 def test_no_example_whatever_its_numbers_ends_a_private_run(bad: float) -> None:
     rng = np.random.default_rng(0)
@@ -208,7 +206,6 @@ def test_a_draw_beyond_the_capacity_is_cut_to_it(monkeypatch: pytest.MonkeyPatch
     assert weights.all()
 
 
-@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("q", "sigma", "steps", "published"),
     [
@@ -235,7 +232,6 @@ def test_a_single_full_batch_is_the_gaussian_mechanism() -> None:
     assert normal(a - b) - math.exp(epsilon) * normal(-a - b) == pytest.approx(1e-5, rel=1e-3)
 
 
-@pytest.mark.own_precision
 def test_every_step_spends_and_less_noise_spends_more() -> None:
     spent = [Steps(0.02, 1.5, 1e-5).spent(steps) for steps in (1, 10, 100, 1000)]
     assert spent == sorted(set(spent))
@@ -243,7 +239,6 @@ def test_every_step_spends_and_less_noise_spends_more() -> None:
     assert Steps(0.03, 1.5, 1e-5).spent(100) > spent[2]
 
 
-@pytest.mark.own_precision
 @pytest.mark.parametrize(
     ("epsilon", "delta", "q", "steps"),
     [
@@ -264,7 +259,6 @@ def test_the_calibrated_noise_spends_the_epsilon_asked_for_and_no_more(
     assert replace(found, sigma=0.98 * found.sigma).spent(steps) > epsilon
 
 
-@pytest.mark.own_precision
 def test_a_private_run_learns_in_one_program_and_spends_what_it_may(digits: Dataset, tmp_path: Path) -> None:
     privacy.train_private_epoch.for_cpu.clear_cache()
     run = jaxmlp.fit(PRIVATE, digits, workdir=tmp_path / "run")
@@ -294,7 +288,6 @@ def test_a_run_without_privacy_says_nothing_of_it_and_needs_no_accounting(
     assert jaxmlp.load(tmp_path / "run").result == run.result
 
 
-@pytest.mark.own_precision
 def test_a_seed_gives_the_same_private_run_and_privacy_changes_it(digits: Dataset) -> None:
     short = replace(PRIVATE, train=Train(epochs=2, batch_size=50))
     runs = [jaxmlp.fit(short, digits) for _ in range(2)]
