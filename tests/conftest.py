@@ -1,7 +1,7 @@
 """Strict tests: shapes and types of every function are checked, and none is promoted implicitly.
 
 Floating types follow JAX_ENABLE_X64. Most of the time goes into compiling, of which XLA is to make less, see QUICK;
-what is promised of the programs that users get asks for XLA's own way.
+what is promised of the programs that users get asks for their own way, as `OWN_WAY` in tests/training/test_epoch.py.
 `XLA_FLAGS= pytest` has it for all tests.
 """
 
