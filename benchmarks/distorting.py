@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 import jaxmlp
+from benchmarks.options import turns_given
 from jaxmlp import Batch, Distort, Network
 from jaxmlp.data.distortions import distorted
 
@@ -28,6 +29,7 @@ DISTORTIONS = {
 
 def main() -> None:
     """Each distortion and the gradient of Simard's network, in turns."""
+    turns = turns_given(__doc__, TURNS)
     network = Network((784, 800, 10), "relu", "softmax", "cross_entropy")
     images = jax.device_put(np.float32(jaxmlp.load_data("mnist").train.inputs[:1024] / 255))
     params, batch = jaxmlp.init(jax.random.key(0), network), Batch(images, jax.numpy.zeros(1024, int))
@@ -37,7 +39,7 @@ def main() -> None:
         function = jax.jit(partial(distorted, shape=(28, 28), distort=distort))
         work[name] = partial(function, jax.random.key(1), images)
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(1 + TURNS):
+    for _ in range(1 + turns):
         for name, do in work.items():
             begun = time.perf_counter()
             jax.block_until_ready(do())

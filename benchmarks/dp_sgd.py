@@ -10,6 +10,7 @@ training images, trained on the other 50,000, of seeds 100 to 103: none of these
 
 import statistics
 
+from benchmarks.options import options
 from benchmarks.trained import EXPERIMENTS, train
 
 SEEDS = range(3)
@@ -19,6 +20,7 @@ PUBLISHED = {0.5: 90, 2.0: 95, 8.0: 97}
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     print("| epsilon | learning rate | test accuracy, mean | lowest to highest | epsilon spent | in all | Abadi 2016 |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for epsilon, published in PUBLISHED.items():

@@ -3,14 +3,14 @@
 python -m benchmarks.gathering 784-16-16-10 --batch 1024
 """
 
-import argparse
 from collections.abc import Callable
 
 import numpy as np
 
 import jaxmlp
 from benchmarks.compare import processor
-from benchmarks.gradients import microseconds, named, positive, sizes
+from benchmarks.gradients import microseconds, named
+from benchmarks.options import mnist_sizes, options, positive
 from jaxmlp.training.batches import Feed
 from jaxmlp.training.epoch import initial_state
 from jaxmlp.training.fit import NONE, Training
@@ -33,8 +33,8 @@ def contestant(experiment: jaxmlp.Experiment, dataset: jaxmlp.Dataset, ahead: bo
 
 def main() -> None:
     """Prints a line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=sizes, metavar="SIZES", help="such as 784-16-16-10")
+    parser = options(__doc__)
+    parser.add_argument("network", type=mnist_sizes, metavar="SIZES", help="such as 784-16-16-10")
     parser.add_argument("--batch", type=positive, default=1024, help="examples of a batch")
     parser.add_argument("--gradient", choices=["manual", "auto"], default="manual")
     parser.add_argument("--turns", type=positive, default=21, help="epochs of each")

@@ -10,7 +10,6 @@ calls of `jax.jit(jaxmlp.backprop)` and `jax.jit(jax.grad(jaxmlp.loss))`, whose 
 Prints, as Markdown, medians of microseconds a step or call; the gradients change places from turn to turn.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import optax
 
 from benchmarks.compare import named, operations
+from benchmarks.options import options, positive, sizes
 from jaxmlp import Batch, Network, backprop, loss
 from jaxmlp.data.dataset import Examples
 from jaxmlp.network import init
@@ -30,19 +30,6 @@ from jaxmlp.training.epoch import GRADIENTS, Recipe, TrainState, train_epoch
 NETWORKS = ((784, 16, 16, 10), (784, 30, 10), (784, 64, 10), (784, 100, 10), (784, 300, 10), (64, 32, 10))
 BATCHES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 100, 128, 256, 1024)
 SGD = optax.sgd(0.1)
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    found = tuple(positive(part) for part in text.split("-"))
-    if len(found) < 2:
-        raise ValueError
-    return found
 
 
 def steps_of(network: Network, batch: int) -> int:
@@ -95,7 +82,7 @@ def microseconds(timed: dict[str, Callable[[], Any]], turns: int, steps: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("networks", nargs="*", type=sizes, metavar="SIZES", help="such as 784-16-16-10")
     parser.add_argument("--batch", nargs="+", type=positive, default=BATCHES, help="examples of a batch")
     parser.add_argument("--called", action="store_true", help="time calls of the gradients, not steps of an epoch")

@@ -14,6 +14,7 @@ from pathlib import Path
 import jaxmlp
 from benchmarks.contestants import Task
 from benchmarks.contestants import jaxmlp as contestant
+from benchmarks.options import options
 from jaxmlp.training.records import EpochRecord
 
 SIZES, BATCH, TURNS = (784, 16, 16, 10), 32, 9
@@ -59,5 +60,6 @@ def by_epochs() -> None:
 
 
 if __name__ == "__main__":
+    options(__doc__).parse_args()
     by_examples()
     by_epochs()

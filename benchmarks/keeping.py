@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+from benchmarks.options import turns_given
+
 TURNS = 9
 CODE = """
 import sys, jaxmlp
@@ -28,8 +30,9 @@ def seconds_of(workdir: str) -> float:
 
 
 def main() -> None:
+    turns = turns_given(__doc__, TURNS)
     seconds: dict[str, list[float]] = {"keeping nothing": [], "keeping the run": []}
-    for turn in range(TURNS + 1):
+    for turn in range(turns + 1):
         for name, times in seconds.items():
             with tempfile.TemporaryDirectory() as place:
                 taken = seconds_of(f"{place}/run" if name == "keeping the run" else "")

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.options import options
+
 
 def fastest(function: Callable[[], Any], tries: int = 7) -> float:
     """Seconds of the fastest of several calls, after one that doesn't count."""
@@ -48,4 +50,5 @@ def limits() -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    options(__doc__).parse_args()
     print(json.dumps(limits()))

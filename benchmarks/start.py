@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 
+from benchmarks.options import turns_given
 from benchmarks.trained import EXPERIMENTS, train
 
 TURNS = 9
@@ -26,14 +27,15 @@ def seconds_of(code: str) -> float:
 
 
 def main() -> None:
+    turns = turns_given(__doc__, TURNS)
     seconds: dict[str, list[float]] = defaultdict(list)
-    for turn in range(TURNS + 1):
+    for turn in range(turns + 1):
         for code in ("import jax", "import jax, jaxmlp"):
             taken = seconds_of(code)
             if turn:  # the first reads the files from the disk
                 seconds[code].append(taken)
     lesson = EXPERIMENTS / "lesson.py"
-    for _ in range(TURNS):
+    for _ in range(turns):
         seconds["a start without a cache"].append(train(lesson, {"train.epochs": 1}).seconds)
         with tempfile.TemporaryDirectory() as cache:
             os.environ |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
