@@ -89,6 +89,54 @@ def jaxmlp(task: Task, gradient: str) -> Trainer:
     return Trainer(epoch, accuracy)
 
 
+def scan(task: Task) -> Trainer:
+    """JAX alone: an epoch in one compiled `lax.scan` over `jax.grad`, data on the device, parameters donated."""
+    from functools import partial
+
+    import jax
+    import jax.numpy as jnp
+
+    x, y, x_test, y_test = map(jnp.asarray, scaled())
+    rng, rate = np.random.default_rng(0), task.rate
+    params = [
+        (jnp.float32(rng.normal(0, (1 + task.relu) ** 0.5 / n**0.5, (n, m))), jnp.zeros(m))
+        for n, m in itertools.pairwise(task.sizes)
+    ]
+
+    def outputs(params: Any, a: Any) -> Any:
+        for l, (kernel, bias) in enumerate(params, start=1):
+            z = a @ kernel + bias
+            hidden = jax.nn.relu if l < len(params) else lambda z: z
+            a = hidden(z) if task.relu else jax.nn.sigmoid(z)
+        return a
+
+    def cost(params: Any, x: Any, y: Any) -> Any:
+        found, wanted = outputs(params, x), jax.nn.one_hot(y, 10)
+        each = -wanted * jax.nn.log_softmax(found) if task.relu else (found - wanted) ** 2
+        return each.sum(axis=-1).mean()
+
+    @partial(jax.jit, donate_argnums=0)
+    def train(params: Any, x: Any, y: Any, order: Any) -> Any:
+        def step(params: Any, chosen: Any) -> Any:
+            gradient = jax.grad(cost)(params, x[chosen], y[chosen])
+            return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
+
+        return jax.lax.scan(step, params, order)[0]
+
+    predict = jax.jit(lambda params, images: outputs(params, images).argmax(-1))
+
+    def epoch(turn: int) -> None:
+        nonlocal params
+        order = np.random.default_rng(turn).permutation(task.examples)
+        full = task.examples - task.examples % task.batch
+        params = train(params, x, y, order[:full].reshape(-1, task.batch))
+        if full < task.examples:
+            params = train(params, x, y, order[None, full:])
+        jax.block_until_ready(params)
+
+    return Trainer(epoch, lambda: float(np.mean(predict(params, x_test) == y_test)))
+
+
 def flax(task: Task) -> Trainer:
     """Flax linen and optax: a jitted train_step, called from a Python loop."""
     import jax
@@ -268,6 +316,7 @@ CONTESTANTS: dict[str, tuple[str | None, Callable[[Task], Trainer]]] = {
     "jaxmlp manual": (None, lambda task: jaxmlp(task, "manual")),
     "jaxmlp auto": (None, lambda task: jaxmlp(task, "auto")),
     "NumPy by hand": (None, numpy),
+    "JAX scan": (None, scan),
     "Flax + optax": ("flax", flax),
     "PyTorch": ("torch", lambda task: pytorch(task, compiled=False)),
     "PyTorch compiled": ("torch", lambda task: pytorch(task, compiled=True)),
