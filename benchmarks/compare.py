@@ -269,10 +269,7 @@ def markdown(results: dict[str, Any]) -> str:
             spread = f"{median(f):.1f} ({min(f['seconds']):.1f} to {max(f['seconds']):.1f})"
             lines.append(f"| {name} | {spread}{missed} | {statistics.median(f['epochs']):.0f} |")
     if results["cold"]:
-        lines += [
-            "",
-            "Each contestant starts from the same seed each time: its number of epochs is that of one run.",
-        ]
+        lines += ["", "Each contestant starts from the same seed each time: its number of epochs is that of one run."]
         lines += ["scikit-learn has no squared error: it minimises cross-entropy, at the same learning rate."]
     lines += ["", "Peak resident memory of the whole process, MB. jaxmlp holds images as bytes, its peers as float32."]
     lines += ["", f"| network | batch | {' | '.join(names)} |", f"| --- | --- | {' | '.join('---' for _ in names)} |"]
@@ -358,9 +355,9 @@ def compared(given: argparse.Namespace) -> None:
     names = [name for name, (module, _) in CONTESTANTS.items() if not module or importlib.util.find_spec(module)]
     cores = len(os.sched_getaffinity(0))
     threads = [cores] if given.quick else sorted({1, cores})
-    repeats, colds = (1, 1) if given.quick else (given.repeats, 3)
-    grid = list(itertools.product(given.networks or NETWORKS, given.batches or BATCHES))
-    grid = [(NETWORKS[0], 32)] if given.quick else grid
+    repeats, colds, least = (1, 1, 0.0) if given.quick else (given.repeats, 3, given.seconds)
+    networks, batches = (NETWORKS[:1], [32]) if given.quick else (given.networks or NETWORKS, given.batches or BATCHES)
+    starts = {} if (given.networks or given.batches) and not given.quick else COLD
     results: dict[str, Any] = {
         "quick": given.quick,
         "contestants": names,
@@ -381,18 +378,17 @@ def compared(given: argparse.Namespace) -> None:
         (given.out / "compare.json").write_text(json.dumps(results, indent=1) + "\n")
         (given.out / "compare.md").write_text(markdown(results))
 
-    for sizes, batch in grid:
+    for sizes, batch in itertools.product(networks, batches):
         flops = results["machine"][0]["flops"]
         examples = 20 * batch if given.quick else examples_of(sizes, batch, given.seconds, flops)
         task = Task(sizes, batch, relu=sizes[1] >= 512, rate=0.1, examples=examples, threads=cores)
-        least = 0 if given.quick else given.seconds
         one = without_the_failing(partial(cell, task=task, repeats=repeats, threads=threads, least=least), results)
         results["cells"].append(one)
         taken = ", ".join(f"{name} {median(found):.3g} s" for name, found in one["contestants"].items())
         print(f"{named(sizes)}, batches of {batch}: {taken}", flush=True)
         results["machine"].append(machine())
         keep()
-    for title, (task, until, most) in [] if given.networks or given.batches else COLD.items():
+    for title, (task, until, most) in starts.items():
         if given.quick:
             task, until, most = task._replace(examples=640), 0.0, 1
         best = dict.fromkeys(names, cores)

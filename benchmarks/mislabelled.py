@@ -8,13 +8,13 @@ batch's mean gradient (small first). All are trained on 60,000 images, with thre
 network; the share found is given in per cent, as their mean, and of each.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 import jaxmlp
+from benchmarks.options import options
 from benchmarks.sick_runs import LESSON, NIELSEN, flipped
 from jaxmlp import Data, Experiment, Network, Optimizer, Record, Train
 from jaxmlp.training.diagnosis import read_figures, stayed
@@ -44,7 +44,7 @@ def found(network: Network, rate: float, epochs: int, batch: int, seed: int) -> 
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     print("| network | by loss, as diagnose does | by gradient norm | by cosine |\n| --- | --- | --- | --- |")

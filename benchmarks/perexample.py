@@ -11,7 +11,6 @@ call. The medians of the turns and, turn by turn, of their ratios are reported. 
 XLA's plan of the compiled program says: `temp_size_in_bytes`. All norms, and all clipped sums, are compared beforehand.
 """
 
-import argparse
 import importlib.util
 import json
 import statistics
@@ -26,6 +25,7 @@ import optax
 
 import jaxmlp
 from benchmarks.compare import processor
+from benchmarks.options import options
 from jaxmlp import Batch, Network, Params, perexample
 
 CASES = (
@@ -169,7 +169,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--turns", type=int, default=7, help="turns of each contestant")
     parser.add_argument(
         "--json", action="store_true", help="print everything as JSON, a case a line, instead of tables"

@@ -8,7 +8,6 @@ every step. The contestants take turns, and each epoch is followed by one of `tr
 ratios are of such neighbours, so that a slow second of the machine slows both.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import jax
 
 import jaxmlp
 from benchmarks.compare import processor
+from benchmarks.options import options
 from benchmarks.sick_runs import LESSON
 from jaxmlp import Network, Optimizer, Record
 from jaxmlp.data.dataset import Examples, on_device
@@ -55,7 +55,7 @@ def contestant(record: Record | None, examples: Examples, network: Network, batc
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--turns", type=int, default=21, help="turns that count, 2 or more")
     parser.add_argument("--sizes", type=int, nargs="+", default=LESSON.sizes, help="of the network's layers")
     parser.add_argument("--batch-size", type=int, default=32, help="examples a step")

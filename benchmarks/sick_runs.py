@@ -8,7 +8,6 @@ ones are the experiments' networks and one of relu and softmax, of three seeds e
 rules' thresholds were chosen on these runs; `--unseen` trains networks and seeds that were not looked at then.
 """
 
-import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxmlp
+from benchmarks.options import options
 from jaxmlp import Data, Dataset, Experiment, Network, Optimizer, Record, Train
 from jaxmlp.training.diagnosis import ADVISED, findings, read_figures
 
@@ -57,7 +57,7 @@ def flipped(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, np.ndar
 
 def main() -> None:
     """Prints each run's name and the lines that it got."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="of every healthy run")
     parser.add_argument("--unseen", action="store_true", help="networks and seeds that no threshold was chosen on")
     given = parser.parse_args()

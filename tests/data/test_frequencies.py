@@ -5,7 +5,7 @@ from scipy.fft import dctn
 from jaxmlp import DataError, Dataset, load_data
 from jaxmlp.data.frequencies import lowest_frequencies, transformed
 
-pytestmark = pytest.mark.own_precision  # it computes nothing
+pytestmark = pytest.mark.own_precision  # it is NumPy's
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (10, 17)])
