@@ -35,6 +35,7 @@ from typing import Any
 
 from benchmarks.contestants import CONTESTANTS, Task
 from benchmarks.options import mnist_sizes, options, positive
+from jaxmlp.training.run import git_revision
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = ((784, 16, 16, 10), (784, 100, 10), (784, 512, 512, 10), (784, 2048, 2048, 10))
@@ -229,7 +230,8 @@ def markdown(results: dict[str, Any]) -> str:
     flops = max(x["flops"] for x in limits)
     lines = [
         *([QUICK, ""] if results["quick"] else []),
-        f"{results['cores']} cores of {results['processor']}, {results['date']}; "
+        f"{results['cores']} cores of {results['processor']}, {results['date']}, "
+        f"with a load of {results['load']:.1f} before; jaxmlp at {results['commit'] or 'no commit'}, "
         f"{', '.join(map(' '.join, results['versions'].items()))}.",
         f"Limits measured in the same run: {flops / 1e9:.0f} GFLOP/s of matrix products in float32, "
         f"{max(x['bytes'] for x in limits) / 1e9:.1f} GB/s of memory copied.",
@@ -254,11 +256,10 @@ def markdown(results: dict[str, Any]) -> str:
     for one in cells:
         found = one["contestants"]
         ours, auto = (median(found[name]) for name in OWN)
-        best = min((name for name in found if name not in OWN), key=lambda name: median(found[name]))
-        lines.append(
-            f"| {named(one['sizes'])} | {one['batch']} | {best} | {median(found[best]) / ours:.2f} | "
-            f"{auto / ours:.2f} |"
-        )
+        peers = {name: median(found[name]) for name in found if name not in OWN}
+        best = min(peers, key=peers.__getitem__, default=None)
+        shown = "- | -" if best is None else f"{best} | {peers[best] / ours:.2f}"
+        lines.append(f"| {named(one['sizes'])} | {one['batch']} | {shown} | {auto / ours:.2f} |")
     for title, one in results["cold"].items():
         goal = "the end of a short epoch" if results["quick"] else "a test accuracy"
         of = title.partition(",")[0] if results["quick"] else title
@@ -366,6 +367,8 @@ def compared(given: argparse.Namespace) -> None:
         "cores": cores,
         "processor": processor(),
         "date": time.strftime("%Y-%m-%d"),
+        "load": os.getloadavg()[0],
+        "commit": git_revision(),
         "versions": {"Python": platform.python_version()} | versions(),
         "machine": [machine()],
         "cells": [],
@@ -378,14 +381,15 @@ def compared(given: argparse.Namespace) -> None:
         (given.out / "compare.json").write_text(json.dumps(results, indent=1) + "\n")
         (given.out / "compare.md").write_text(markdown(results))
 
-    for sizes, batch in itertools.product(networks, batches):
+    settings = list(itertools.product(networks, batches))
+    for number, (sizes, batch) in enumerate(settings, start=1):
         flops = results["machine"][0]["flops"]
         examples = 20 * batch if given.quick else examples_of(sizes, batch, given.seconds, flops)
         task = Task(sizes, batch, relu=sizes[1] >= 512, rate=0.1, examples=examples, threads=cores)
         one = without_the_failing(partial(cell, task=task, repeats=repeats, threads=threads, least=least), results)
         results["cells"].append(one)
         taken = ", ".join(f"{name} {median(found):.3g} s" for name, found in one["contestants"].items())
-        print(f"{named(sizes)}, batches of {batch}: {taken}", flush=True)
+        print(f"{number}/{len(settings)} {named(sizes)}, batches of {batch}: {taken}", flush=True)
         results["machine"].append(machine())
         keep()
     for title, (task, until, most) in starts.items():
