@@ -35,7 +35,6 @@ from typing import Any
 
 from benchmarks.contestants import CONTESTANTS, Task
 from benchmarks.options import mnist_sizes, options, positive
-from jaxmlp.training.run import git_revision
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = ((784, 16, 16, 10), (784, 100, 10), (784, 512, 512, 10), (784, 2048, 2048, 10))
@@ -353,6 +352,8 @@ def main() -> int:
 
 def compared(given: argparse.Namespace) -> None:
     """Does what the command line asks for."""
+    from jaxmlp.training.run import git_revision  # with JAX, for which neither --help nor a typo is to wait
+
     names = [name for name, (module, _) in CONTESTANTS.items() if not module or importlib.util.find_spec(module)]
     cores = len(os.sched_getaffinity(0))
     threads = [cores] if given.quick else sorted({1, cores})
