@@ -14,6 +14,7 @@ has several. Starts from a cold process are timed with the whole grid alone.
 """
 
 import argparse
+import compileall
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -393,6 +394,7 @@ def compared(given: argparse.Namespace) -> None:
         print(f"{number}/{len(settings)} {named(sizes)}, batches of {batch}: {taken}", flush=True)
         results["machine"].append(machine())
         keep()
+    compileall.compile_dir(ROOT / "jaxmlp", quiet=1)  # as pip has compiled the peers
     for title, (task, until, most) in starts.items():
         if given.quick:
             task, until, most = task._replace(examples=640), 0.0, 1

@@ -6,6 +6,7 @@ Processes take turns; prints, as Markdown, medians with the lowest and the highe
 `jaxmlp train experiments/lesson.py --train.epochs 1`.
 """
 
+import compileall
 import os
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import time
 from collections import defaultdict
 
 from benchmarks.options import turns_given
-from benchmarks.trained import EXPERIMENTS, train
+from benchmarks.trained import EXPERIMENTS, PACKAGE, train
 
 TURNS = 9
 
@@ -28,6 +29,7 @@ def seconds_of(code: str) -> float:
 
 def main() -> None:
     turns = turns_given(__doc__, TURNS)
+    compileall.compile_dir(PACKAGE, quiet=1)  # as pip does, whether or not Python may write bytecode here
     seconds: dict[str, list[float]] = defaultdict(list)
     for turn in range(turns + 1):
         for code in ("import jax", "import jax, jaxmlp"):

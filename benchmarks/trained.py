@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS, PACKAGE = ROOT / "experiments", ROOT / "jaxmlp"
 
 
 class Trained(NamedTuple):
