@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import CONTESTANTS, Task
-from benchmarks.options import mnist_sizes, options, positive
+from benchmarks.options import mnist_sizes, options, positive, seconds
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = ((784, 16, 16, 10), (784, 100, 10), (784, 512, 512, 10), (784, 2048, 2048, 10))
@@ -72,11 +72,16 @@ class ContestantError(Exception):
 
 
 class Worker:
-    """A contestant in a process of its own, pinned to as many cores as it has threads."""
+    """A contestant in a process of its own, pinned to as many cores as it has threads.
+
+    It finds nothing that another process has compiled: no cache of JAX's, and for PyTorch an empty one.
+    """
 
     def __init__(self, name: str, task: Task) -> None:
         self.name = name
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, it is closed at the worker's end
+        self.compiled = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # PyTorch's compilers may write still
+        caches = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_CACHE_DIR": self.compiled.name}
         cores = sorted(os.sched_getaffinity(0))[: task.threads]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(task.threads))
         self.process = subprocess.Popen(
@@ -85,7 +90,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             cwd=ROOT,
-            env=os.environ | threads | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+            env=os.environ | threads | caches | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
             text=True,
         )
@@ -114,6 +119,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # of a question that it hasn't read
             self.process.communicate()
         self.errors.close()
+        self.compiled.cleanup()
 
 
 def machine() -> dict[str, float]:
@@ -326,8 +332,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one cell, few examples, whatever else is given")
     parser.add_argument("--networks", nargs="+", type=mnist_sizes, metavar="SIZES", help="such as 784-16-16-10")
     parser.add_argument("--batches", nargs="+", type=positive, metavar="B", help="examples of a batch")
-    parser.add_argument("--repeats", type=positive, default=6, help="turns of each contestant in a cell (default: 6)")
-    parser.add_argument("--seconds", type=float, default=0.4, help="of a turn, at least (default: 0.4)")
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=6,
+        help="turns of each contestant in a cell (default: 6), in three processes where they are three or more",
+    )
+    parser.add_argument("--seconds", type=seconds, default=0.4, help="of a turn, at least (default: 0.4)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for the results")
     given = parser.parse_args()
     file = given.out / "compare.json"
@@ -338,11 +349,13 @@ def main() -> int:
         file.touch()
         file.unlink()
     except OSError as error:
-        parser.error(f"--out {given.out}: can't be written: {error.strerror}")
+        why = "is no folder" if isinstance(error, FileExistsError) else f"can't be written: {error.strerror}"
+        parser.error(f"--out {given.out}: {why}")
     try:
         compared(given)
     except KeyboardInterrupt:
-        print(f"interrupted; {given.out} keeps the cells that were finished", file=sys.stderr)
+        kept = f"{given.out} keeps the cells that were finished" if file.exists() else "no cell was finished"
+        print(f"interrupted; {kept}", file=sys.stderr)
         return 130
     except ContestantError as error:
         print(error, file=sys.stderr)
@@ -385,7 +398,7 @@ def compared(given: argparse.Namespace) -> None:
 
     settings = list(itertools.product(networks, batches))
     for number, (sizes, batch) in enumerate(settings, start=1):
-        flops = results["machine"][0]["flops"]
+        flops = max(limits["flops"] for limits in results["machine"])
         examples = 20 * batch if given.quick else examples_of(sizes, batch, given.seconds, flops)
         task = Task(sizes, batch, relu=sizes[1] >= 512, rate=0.1, examples=examples, threads=cores)
         one = without_the_failing(partial(cell, task=task, repeats=repeats, threads=threads, least=least), results)

@@ -234,8 +234,9 @@ def sklearn(task: Task) -> Trainer:
     x, y, x_test, y_test = scaled()
     order = np.random.RandomState(0)  # of a number, it would begin each epoch in the same order
     model = MLPClassifier(
-        task.sizes[1:-1], activation="relu" if task.relu else "logistic", solver="sgd", alpha=0.0, momentum=0.0,
-        batch_size=task.batch, learning_rate_init=task.rate, max_iter=1, warm_start=True, random_state=order, tol=0.0,
+        task.sizes[1:-1], activation="relu" if task.relu else "logistic", solver="sgd", learning_rate_init=task.rate,
+        batch_size=task.batch, alpha=0.0, momentum=0.0, nesterovs_momentum=False, max_iter=1, warm_start=True,
+        random_state=order, tol=0.0,
     )  # fmt: skip
 
     def epoch(turn: int) -> None:

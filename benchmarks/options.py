@@ -1,6 +1,7 @@
 """The command line of a benchmark."""
 
 import argparse
+import math
 
 
 def options(about: str | None) -> argparse.ArgumentParser:
@@ -12,6 +13,16 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds above 0")
+    return found
 
 
 def sizes(text: str) -> tuple[int, ...]:
